@@ -1,0 +1,105 @@
+"""Exact arithmetic on matrices of decimal digits, one number a row, least significant digit first.
+
+- Numbers have any length: nothing here passes through a machine integer larger than the sum of one column.
+- A number's places above its length are 0; the length of zero is 1.
+- The carry chain of a calculation is the longest run of neighbouring places that each hand a carry (or borrow) upwards.
+"""
+
+import numpy as np
+
+
+def draw_lengths(rng: np.random.Generator, spans: list[tuple[int, int]], count: int, lengths: str) -> np.ndarray:
+    """Lengths of operands, (count, operands) int64.
+
+    "balanced": every tuple of lengths is equally likely. "range": as often as numbers drawn uniformly from all those with
+    lo ... hi digits have that length.
+    """
+    columns = []
+    for low, high in spans:
+        sizes = np.arange(low, high + 1)
+        # Numbers of n digits relative to 10**high; a single digit may also be zero.
+        weights = np.where(sizes == 1, 10.0 ** (1 - high), 9.0 * 10.0 ** (sizes - 1.0 - high))
+        weights = np.ones(len(sizes)) if lengths == "balanced" else weights
+        bounds = np.cumsum(weights) / weights.sum()
+        columns.append(low + np.searchsorted(bounds[:-1], rng.random(count), side="right"))
+    return np.stack(columns, axis=1)
+
+
+def draw_numbers(rng: np.random.Generator, lengths: np.ndarray, places: int) -> np.ndarray:
+    """Uniform numbers of exactly the given lengths, (...,) -> (..., places) uint8; the top digit is 0 only in 0 itself."""
+    digits = rng.integers(0, 10, (*lengths.shape, places), dtype=np.uint8)
+    digits *= np.arange(places) < lengths[..., None]
+    leading = rng.integers(1, 10, lengths.shape, dtype=np.uint8)
+    top = (lengths - 1)[..., None]
+    leading = np.where(lengths > 1, leading, digits[..., 0])
+    np.put_along_axis(digits, top, leading[..., None], axis=-1)
+    return digits
+
+
+def number_lengths(digits: np.ndarray) -> np.ndarray:
+    """How many digits each number has, (..., places) -> (...) int64."""
+    return np.maximum(((digits != 0) * np.arange(1, digits.shape[-1] + 1)).max(axis=-1), 1)
+
+
+def widen(digits: np.ndarray, places: int) -> np.ndarray:
+    """The same numbers in a matrix of at least `places` places."""
+    missing = max(places - digits.shape[-1], 0)
+    return np.pad(digits, [(0, 0)] * (digits.ndim - 1) + [(0, missing)])
+
+
+def settle(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Carry the sums of columns upwards, (rows, places) -> digits (rows, places) uint8 and carry chain (rows,) int32.
+
+    The places must suffice for the result: a carry out of the last one is lost.
+    """
+    digits = np.empty(columns.shape, dtype=np.uint8)
+    carry = np.zeros(len(columns), dtype=np.int64)
+    run = np.zeros(len(columns), dtype=np.int32)
+    chain = run.copy()
+    for place in range(columns.shape[1]):
+        total = columns[:, place] + carry
+        carry = total // 10
+        digits[:, place] = total - 10 * carry
+        run = (run + 1) * (carry > 0)
+        np.maximum(chain, run, out=chain)
+    return digits, chain
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """first - second with borrows: digits modulo 10**places, the borrow out of the top (bool), the borrow chain."""
+    digits = np.empty(first.shape, dtype=np.uint8)
+    borrow = np.zeros(len(first), dtype=np.int8)
+    run = np.zeros(len(first), dtype=np.int32)
+    chain = run.copy()
+    for place in range(first.shape[1]):
+        total = first[:, place].astype(np.int8) - second[:, place].astype(np.int8) - borrow
+        borrow = (total < 0).astype(np.int8)
+        digits[:, place] = total + 10 * borrow
+        run = (run + 1) * borrow
+        np.maximum(chain, run, out=chain)
+    return digits, borrow.astype(bool), chain
+
+
+def subtract(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """|first - second| (rows, places), whether it is negative (rows,) and its borrow chain: larger minus smaller."""
+    negative = _difference(first, second)[1]
+    swap = negative[:, None]
+    digits, _, chain = _difference(np.where(swap, second, first), np.where(swap, first, second))
+    return digits, negative, chain
+
+
+def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Column sums of the school multiplication, (rows, W) x (rows, W) -> (rows, 2W) int64, for `settle`."""
+    rows, places = first.shape
+    columns = np.zeros((rows, 2 * places), dtype=np.int64)
+    for place in range(places):
+        columns[:, place : place + places] += first[:, place, None].astype(np.int64) * second
+    return columns
+
+
+def from_text(numbers: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Strings of ASCII digits, least significant first, as one row: digits (1, operands, places), lengths (1, operands)."""
+    places = max(map(len, numbers))
+    rows = [np.frombuffer(number.ljust(places, "0").encode("ascii"), np.uint8) - ord("0") for number in numbers]
+    digits = np.stack(rows)[None]
+    return digits, number_lengths(digits)
