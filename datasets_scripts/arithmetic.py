@@ -52,6 +52,7 @@ class ArithmeticConfig(datasets.BuilderConfig):
 class Arithmetic(datasets.ArrowBasedBuilder):
     """Generated tasks as a `datasets` builder, to be instantiated directly."""
 
+    config: ArithmeticConfig
     BUILDER_CONFIG_CLASS = ArithmeticConfig
     BUILDER_CONFIGS: ClassVar = [ArithmeticConfig(name=name, version=VERSION) for name in TASKS]
 

@@ -25,7 +25,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from rich.console import Console
 from rich.progress import Progress
 
-from hf_tasks import tasks
+from hf_tasks import __version__, tasks
 from hf_tasks.errors import UserError, unknown_name
 from hf_tasks.tasks.base import BLOCK, Task
 from hf_tasks.tasks.hashing import SPLIT_SHARES, SPLITS
@@ -149,7 +149,8 @@ def _origin(task: Task, seed: int) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in ("hf-tasks", "numpy", "pyarrow")}
+    libraries = {name: version(name) for name in ("numpy", "pyarrow")}
+    return {"hf-tasks": __version__, "python": platform.python_version()} | libraries
 
 
 def _splits(output: Path) -> dict[str, dict[str, Any]]:
