@@ -6,7 +6,6 @@
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from string import ascii_lowercase
@@ -17,12 +16,26 @@ import pyarrow as pa
 
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
-from hf_tasks.tasks.digits import draw_lengths, draw_numbers, settle
-from hf_tasks.tasks.checks import as_tuple, choice, integer, is_integer, is_span, listed
-from hf_tasks.tasks.hashing import hash_name, hash_places, mix64
+from hf_tasks.tasks.carries import make_heavy
+from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share
+from hf_tasks.tasks.digits import (
+    at_least,
+    draw_below,
+    draw_lengths,
+    draw_numbers,
+    number_lengths,
+    product_columns,
+    settle,
+    subtract,
+    widen,
+)
+from hf_tasks.tasks.hard_sums import FAMILIES, SHORTEST, nines_plus_one
+from hf_tasks.tasks.hashing import hash_name, hash_places, mix64, stream
 from hf_tasks.tasks.layouts import LAYOUTS, Layout, Notation, Result
 
 Span = tuple[int, int]
+# Layouts that write any expression; the others are made for the sum of two numbers.
+NUMBER_FORMATS = ("plain", "random_space", "index_hints")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +53,7 @@ class ArithmeticTask(Task):
     pad: bool | int = False
     format: str = "plain"
 
-    formats: ClassVar[tuple[str, ...]] = ("plain",)
+    formats: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
         choice("reverse", self.reverse, ("none", "answer", "all"))
@@ -220,16 +233,23 @@ class Addition(DigitsTask):
 
     Args:
         operands: how many numbers are added.
+        carry_heavy: the share of rows made of stretches on which a carry travels, see carries.py (two operands).
     """
 
     name: ClassVar[str] = "addition"
     formats: ClassVar[tuple[str, ...]] = tuple(LAYOUTS)
 
     operands: int = 2
+    carry_heavy: float = 0.0
 
     def __post_init__(self) -> None:
         integer("operands", self.operands, low=2, high=26)
+        share("carry_heavy", self.carry_heavy)
         super().__post_init__()
+        if self.operands != 2 and self.carry_heavy:
+            raise UserError(f"carry_heavy={self.carry_heavy} needs operands=2, not {self.operands}")
+        if self.operands != 2 and self.format not in NUMBER_FORMATS:
+            raise UserError(f"format={self.format!r} needs operands=2, not {self.operands}")
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -243,10 +263,230 @@ class Addition(DigitsTask):
     def answer_places(self) -> int:
         return max(self.operand_places) + self.width_rule[1]
 
+    def _draw(self, rng: np.random.Generator, count: int) -> Problems:
+        problems = super()._draw(rng, count)
+        return problems | {"digits": make_heavy(rng, problems["digits"], problems["lengths"], self.carry_heavy)}
+
     def _solve(self, digits: np.ndarray) -> tuple[Result, np.ndarray]:
-        columns = np.pad(digits.sum(axis=1, dtype=np.int64), [(0, 0), (0, self.width_rule[1])])
-        total, chain = settle(columns)
-        return Result(total, np.zeros(len(total), bool)), chain
+        return _unsigned(digits.sum(axis=1, dtype=np.int64), self.width_rule[1])
 
     def _combine(self, hashes: np.ndarray) -> np.ndarray:
         return hashes.sum(axis=1)
+
+    def hard_cases(self, size: int, seed: int = 0) -> dict[str, pa.Table]:
+        """Families on which additions fail first, at these digits; see hard_sums.py.
+
+        Returns:
+            at most `size` rows each: `nines_plus_one` (of any split) and, of the test split, the families of `FAMILIES`.
+            Operands below three digits leave too few problems for the latter. Nothing for more than two operands or for
+            operands with digits of their own.
+        """
+        integer("size", size, low=0)
+        (low, high), *others = self.spans
+        if others != [(low, high)]:
+            return {}
+        digits = nines_plus_one(low, high, self._places)[:size]
+        noise = stream(hash_name(self.name, seed, "nines_plus_one"), 0, 0).integers(0, 2**64, len(digits), np.uint64)
+        problems = {"digits": digits, "lengths": number_lengths(digits), "noise": noise}
+        tables = {"nines_plus_one": self._write_table(problems, "test")}
+        return tables | {name: self._family(name, size, seed) for name in FAMILIES if high >= SHORTEST}
+
+    def _family(self, name: str, size: int, seed: int) -> pa.Table:
+        def draw(rng: np.random.Generator, count: int) -> Problems:
+            digits = FAMILIES[name](rng, count, self.spans[0], self._places)
+            return {"digits": digits, "lengths": number_lengths(digits)}
+
+        key = hash_name(self.name, self.parameters(), "hard case", name, seed)
+        return self._write_table(self._collect(draw, key, "test", 0, size), "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subtraction(DigitsTask):
+    """Subtract one natural number from another; the answer may be negative.
+
+    The sign belongs to the number: it is written before it and, where the answer is reversed, after it. Padding counts
+    digits and leaves the sign out.
+
+    Example: 345-1012= -> -667   (digits=(1, 4))
+
+    Args:
+        carry_heavy: the share of rows made of stretches on which a borrow travels, see carries.py.
+    """
+
+    name: ClassVar[str] = "subtraction"
+    formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
+
+    carry_heavy: float = 0.0
+
+    def __post_init__(self) -> None:
+        share("carry_heavy", self.carry_heavy)
+        super().__post_init__()
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return ("-",)
+
+    @property
+    def width_rule(self) -> tuple[int, int]:
+        return 1, 0
+
+    @property
+    def answer_places(self) -> int:
+        return max(self.operand_places)
+
+    @property
+    def signed(self) -> bool:
+        return True
+
+    def _draw(self, rng: np.random.Generator, count: int) -> Problems:
+        problems = super()._draw(rng, count)
+        digits = make_heavy(rng, problems["digits"], problems["lengths"], self.carry_heavy, borrow=True)
+        return problems | {"digits": digits}
+
+    def _solve(self, digits: np.ndarray) -> tuple[Result, np.ndarray]:
+        difference, negative, chain = subtract(digits[:, 0], digits[:, 1])
+        return Result(difference, negative), chain
+
+    def _combine(self, hashes: np.ndarray) -> np.ndarray:
+        return hashes[:, 0] + mix64(~hashes[:, 1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multiplication(DigitsTask):
+    """Multiply two natural numbers. The time of a row grows with the product of the numbers of digits.
+
+    Example: 012*345= -> 041400   (digits=(1, 3), reverse="answer", pad=True)
+    """
+
+    name: ClassVar[str] = "multiplication"
+    formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return ("*",)
+
+    @property
+    def width_rule(self) -> tuple[int, int]:
+        return 2, 0
+
+    @property
+    def answer_places(self) -> int:
+        return sum(self.operand_places)
+
+    def _solve(self, digits: np.ndarray) -> tuple[Result, np.ndarray]:
+        return _unsigned(product_columns(digits[:, 0], digits[:, 1]), 0)
+
+    def _combine(self, hashes: np.ndarray) -> np.ndarray:
+        return hashes.sum(axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumOfProducts(DigitsTask):
+    """Multiply two pairs of natural numbers and add the products, as in Bubeck et al. 2023 (arXiv 2303.12712).
+
+    Example: 12*3+40*50= -> 2036   (digits=(1, 2))
+    """
+
+    name: ClassVar[str] = "sum_of_products"
+    formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return ("*", "+", "*")
+
+    @property
+    def width_rule(self) -> tuple[int, int]:
+        return 2, 1
+
+    @property
+    def answer_places(self) -> int:
+        a, b, c, d = self.operand_places
+        return max(a + b, c + d) + 1
+
+    def _solve(self, digits: np.ndarray) -> tuple[Result, np.ndarray]:
+        a, b, c, d = (digits[:, operand] for operand in range(4))
+        return _unsigned(product_columns(a, b) + product_columns(c, d), 1)
+
+    def _combine(self, hashes: np.ndarray) -> np.ndarray:
+        return mix64(hashes[:, :2].sum(axis=1)) + mix64(hashes[:, 2:].sum(axis=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModularAddition(ArithmeticTask):
+    """Add two residues. The modulus is fixed and not written in the prompt, as in Power et al. 2022 (arXiv 2201.02177).
+
+    A pair of operands is of one split for every modulus. With `pad` the answer has as many digits as the modulus - 1.
+
+    Example: 95+17= -> 15   (modulus=97)
+
+    Args:
+        modulus: an integer of any size; operands are uniform below it.
+    """
+
+    name: ClassVar[str] = "modular_addition"
+    formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
+
+    modulus: int = 97
+
+    def __post_init__(self) -> None:
+        integer("modulus", self.modulus, low=2)
+        super().__post_init__()
+
+    @cached_property
+    def _bound(self) -> np.ndarray:
+        """The digits of the modulus, least significant first."""
+        value, digits = self.modulus, []
+        while value:
+            value, digit = divmod(value, 10)
+            digits.append(digit)
+        return np.array(digits, dtype=np.uint8)
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return ("+",)
+
+    @cached_property
+    def operand_places(self) -> tuple[int, ...]:
+        # The modulus - 1 is a digit shorter than the modulus where that is a power of ten.
+        places = len(self._bound) - (int(self._bound[-1]) == 1 and not self._bound[:-1].any())
+        return places, places
+
+    @property
+    def width_rule(self) -> tuple[int, int]:
+        return 0, self.operand_places[0]
+
+    @property
+    def answer_places(self) -> int:
+        return self.operand_places[0]
+
+    @property
+    def problem_count(self) -> int:
+        return self.modulus**2
+
+    def _draw(self, rng: np.random.Generator, count: int) -> Problems:
+        digits = draw_below(rng, self._bound, 2 * count).reshape(count, 2, -1)
+        return {"digits": widen(digits, int(self.pad)), "lengths": number_lengths(digits)}
+
+    def _solve(self, digits: np.ndarray) -> tuple[Result, np.ndarray]:
+        total, chain = settle(np.pad(digits.sum(axis=1, dtype=np.int64), [(0, 0), (0, 1)]))
+        total = widen(total, len(self._bound))
+        bound = np.broadcast_to(widen(self._bound, total.shape[1]), total.shape)
+        less, below, _ = subtract(total, bound)
+        residue = np.where(below[:, None], total, less)[:, : self.answer_places]
+        return Result(residue, np.zeros(len(residue), bool)), chain
+
+    def _parse(self, prompt: str) -> Problems:
+        problems = super()._parse(prompt)
+        digits = widen(problems["digits"][0], len(self._bound))
+        if at_least(digits, widen(self._bound, digits.shape[1])).any():
+            raise UserError(f"{prompt!r} is not a prompt of {self.name}: an operand is not below the modulus {self.modulus}")
+        return problems
+
+    def _combine(self, hashes: np.ndarray) -> np.ndarray:
+        return hashes.sum(axis=1)
+
+
+def _unsigned(columns: np.ndarray, more: int) -> tuple[Result, np.ndarray]:
+    """Column sums (rows, places) carried into digits with so many places more, and the carry chains."""
+    digits, chain = settle(np.pad(columns, [(0, 0), (0, more)]))
+    return Result(digits, np.zeros(len(digits), bool)), chain

@@ -10,7 +10,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,6 +35,7 @@ PATIENCE = 200
 CHARACTERS_AT_ONCE = 2**25
 
 Problems = dict[str, np.ndarray]
+Draw = Callable[[np.random.Generator, int], Problems]
 
 
 def take(problems: Problems, rows: np.ndarray | slice) -> Problems:
@@ -121,7 +122,7 @@ class Task(ABC):
         parts = []
         for block in range(start // BLOCK, max(math.ceil((start + size) / BLOCK), start // BLOCK + 1)):
             low, high = max(start - block * BLOCK, 0), min(start + size - block * BLOCK, BLOCK)
-            parts += self._write_slices(take(self._block(split, seed, block, high), slice(low, high)), split)
+            parts.append(self._write_table(take(self._block(split, seed, block, high), slice(low, high)), split))
         return pa.concat_tables(parts).combine_chunks()
 
     def generate(self, split: str, size: int, seed: int = 0, start: int = 0) -> dict[str, list[str] | np.ndarray]:
@@ -189,14 +190,18 @@ class Task(ABC):
             f"({SPLIT_SHARES[split]:.0%} of them); widen the digits, length, alphabet or modulus"
         )
 
-    def _block(self, split: str, seed: int, block: int, stop: int, family: str = "") -> Problems:
-        """The first `stop` problems of a block: candidates are drawn chunk by chunk until that many are of the split."""
-        key = hash_name(self.name, self.parameters(), split, seed, family)
+    def _block(self, split: str, seed: int, block: int, stop: int) -> Problems:
+        """The first `stop` problems of a block."""
+        key = hash_name(self.name, self.parameters(), split, seed)
+        return self._collect(self._draw, key, split, block, stop)
+
+    def _collect(self, draw: Draw, key: int, split: str, block: int, stop: int) -> Problems:
+        """Draw candidates chunk by chunk until `stop` of them are of the split, and keep these."""
         parts: list[Problems] = []
         found = chunk = 0
         while found < stop or not parts:
             rng = stream(key, block, chunk)
-            problems = self._draw_family(family, rng, CHUNK) if family else self._draw(rng, CHUNK)
+            problems = draw(rng, CHUNK)
             problems["noise"] = rng.integers(0, 2**64, CHUNK, dtype=np.uint64)
             rows = np.flatnonzero(split_codes(self._hash(problems)) == SPLITS.index(split))
             parts.append(take(problems, rows))
@@ -206,15 +211,13 @@ class Task(ABC):
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return take(joined, slice(0, stop))
 
-    def _draw_family(self, family: str, rng: np.random.Generator, count: int) -> Problems:
-        """Draw problems of a hard family; a task that has families overrides it."""
-        raise NotImplementedError(family)
-
-    def _write_slices(self, problems: Problems, split: str) -> Iterator[pa.Table]:
+    def _write_table(self, problems: Problems, split: str) -> pa.Table:
         rows = len(problems["noise"])
         step = max(1, CHARACTERS_AT_ONCE // sum(self.max_lengths))
-        for low in range(0, max(rows, 1), step):
-            yield pa.table(self._write(take(problems, slice(low, low + step)), split))
+        starts = range(0, max(rows, 1), step)
+        return pa.concat_tables(
+            pa.table(self._write(take(problems, slice(low, low + step)), split)) for low in starts
+        )
 
 
 def _endless_rows(task: Task, split: str, seed: int, step: int, shards: list[int]) -> Iterator[dict[str, Any]]:

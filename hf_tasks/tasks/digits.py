@@ -5,10 +5,12 @@
 - The carry chain of a calculation is the longest run of neighbouring places that each hand a carry (or borrow) upwards.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def draw_lengths(rng: np.random.Generator, spans: list[tuple[int, int]], count: int, lengths: str) -> np.ndarray:
+def draw_lengths(rng: np.random.Generator, spans: Sequence[tuple[int, int]], count: int, lengths: str) -> np.ndarray:
     """Lengths of operands, (count, operands) int64.
 
     "balanced": every tuple of lengths is equally likely. "range": as often as numbers drawn uniformly from all those with
@@ -103,3 +105,17 @@ def from_text(numbers: list[str]) -> tuple[np.ndarray, np.ndarray]:
     rows = [np.frombuffer(number.ljust(places, "0").encode("ascii"), np.uint8) - ord("0") for number in numbers]
     digits = np.stack(rows)[None]
     return digits, number_lengths(digits)
+
+
+def at_least(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Whether first >= second, (rows, places) x (rows, places) or one number (places,) -> (rows,) bool."""
+    return ~_difference(first, np.broadcast_to(second, first.shape))[1]
+
+
+def draw_below(rng: np.random.Generator, bound: np.ndarray, count: int) -> np.ndarray:
+    """Numbers uniform in [0, bound), (places,) -> (count, places) uint8, by drawing again until enough are below it."""
+    kept: list[np.ndarray] = []
+    while sum(map(len, kept)) < count:
+        digits = rng.integers(0, 10, (count, len(bound)), dtype=np.uint8)
+        kept.append(digits[~at_least(digits, bound)])
+    return np.concatenate(kept)[:count]

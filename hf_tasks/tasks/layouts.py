@@ -10,6 +10,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 from typing import ClassVar
 
 import numpy as np
@@ -17,8 +18,10 @@ import pyarrow as pa
 
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems
+from hf_tasks.tasks.dialogues import HELD_OUT, SCENES, SEEN
 from hf_tasks.tasks.digits import from_text, number_lengths
-from hf_tasks.tasks.text import Cells, join, literal, text_array
+from hf_tasks.tasks.hashing import mix64, noise_integers
+from hf_tasks.tasks.text import Cells, interleave, join, literal, text_array
 
 DIGITS = "0123456789"
 
@@ -187,4 +190,228 @@ class Layout:
         )
 
 
-LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (Layout,)}
+class RandomSpace(Layout):
+    """`1 2   3+4  5=`: none to three spaces between any two digits of the prompt (Shen et al. 2023); the answer has none."""
+
+    name = "random_space"
+    description = "0 to 3 random spaces between the digits of the prompt"
+    fillers = " "
+    number_pattern = "[0-9](?: {0,3}[0-9])*"
+    most_spaces: ClassVar[int] = 3
+
+    def written(self, digits: int) -> int:
+        return digits + self.most_spaces * (digits - 1)
+
+    def dress_prompt(self, problems: Problems, digits: np.ndarray, written: np.ndarray, operand: int) -> Cells:
+        cells = super().dress_prompt(problems, digits, written, operand)
+        inside = np.zeros(cells.shape, bool)
+        inside[:, :-1] = (cells[:, :-1] != 0) & (cells[:, 1:] != 0)
+        noise = mix64(problems["noise"] + np.uint64(operand + 1))
+        spaces = noise_integers(noise, cells.shape[1], self.most_spaces + 1) * inside
+        return interleave(cells, (np.arange(self.most_spaces) < spaces[:, :, None]) * np.uint8(ord(" ")))
+
+    def undress(self, group: str) -> str:
+        return group.replace(" ", "")
+
+
+class IndexHints(Layout):
+    """`b1c2+b4c5=b5c7`: a letter before each digit, the same one for the same place (Zhou et al. 2024, arXiv 2402.09371).
+
+    Letters follow the alphabet from the top place down. Where they start is random, with room for the longest answer that
+    operands of this width can have, so that the letters of the prompt do not tell how long its answer is.
+    """
+
+    name = "index_hints"
+    description = "a letter before every digit, equal letters for equal places"
+    fillers = ascii_letters
+    number_pattern = "(?:[a-zA-Z][0-9])+"
+
+    def __init__(self, notation: Notation) -> None:
+        super().__init__(notation)
+        needed = self.letters(max(notation.longest))
+        if needed > len(ascii_letters):
+            raise UserError(
+                f"format='index_hints' needs {needed} letters at these digits and has {len(ascii_letters)}; "
+                "lower the digits (or the pad) or choose another format"
+            )
+
+    def letters(self, width: int) -> int:
+        """How many letters operands of this width and their answer take."""
+        return max(width, self.notation.answer_places(width))
+
+    def written(self, digits: int) -> int:
+        return 2 * digits
+
+    @property
+    def longest_answer(self) -> int:
+        return 2 * self.notation.longest_answer + self.notation.signed
+
+    def choose(self, problems: Problems, split: str) -> Problems:
+        problems = super().choose(problems, split)
+        width = np.maximum(problems["lengths"].max(axis=1), problems["width"])
+        m, c = self.notation.width_rule
+        needed = np.maximum(width, m * width + c)
+        starts = np.maximum(len(ascii_letters) - needed + 1, 1)
+        start = (mix64(problems["noise"]) % starts.astype(np.uint64)).astype(np.int64)
+        return problems | {"units_letter": start + needed - 1}
+
+    def dress_prompt(self, problems: Problems, digits: np.ndarray, written: np.ndarray, operand: int) -> Cells:
+        del operand
+        return self.hinted(problems, digits, written, self.notation.reverse == "all")
+
+    def dress_answer(self, problems: Problems, digits: np.ndarray, written: np.ndarray) -> Cells:
+        return self.hinted(problems, digits, written, self.notation.reverse != "none")
+
+    def hinted(self, problems: Problems, digits: np.ndarray, written: np.ndarray, reverse: bool) -> Cells:
+        """Numbers with the letter of its place before every digit."""
+        cells = self.number(digits, written, reverse=True)
+        letter = np.maximum(problems["units_letter"][:, None] - np.arange(digits.shape[1]), 0)
+        hints = np.frombuffer(ascii_letters.encode(), np.uint8)[letter] * (cells != 0)
+        return interleave(hints, cells) if reverse else interleave(hints[:, ::-1], cells[:, ::-1])
+
+    def undress(self, group: str) -> str:
+        return group[1::2]
+
+    def read(self, groups: Sequence[str], prompt: str) -> Problems:
+        problems = super().read(groups, prompt)
+        hints = [group[::2] if self.notation.reverse == "all" else group[-2::-2] for group in groups]
+        units = ascii_letters.index(hints[0][0])
+        downwards = ascii_letters[units::-1]
+        room = units + 1 >= self.letters(max(map(len, hints)))
+        if not room or not all(downwards.startswith(hint) for hint in hints):
+            raise self.not_a_prompt(prompt)
+        return problems | {"units_letter": np.array([units])}
+
+
+def _sum_steps(problems: Problems, result: Result, reverse: bool) -> Cells:
+    """`carry+a+b:sum,` for every place of two operands, (rows, places, 9); places above the longer operand are empty."""
+    a, b = problems["digits"][:, 0], problems["digits"][:, 1]
+    total = result.digits[:, : a.shape[1]]
+    # Modulo 10 the sum of a place is a + b + carry, which leaves 0 or 1 for the carry.
+    carry = (total + 20 - a - b) % 10
+    tens = ((a + b + carry) >= 10) * np.uint8(ord("1"))
+    units, zero = total + np.uint8(48), np.uint8(48)
+    plus, colon, comma = (np.full(a.shape, ord(mark), np.uint8) for mark in "+:,")
+    sums = [units, tens] if reverse else [tens, units]
+    steps = np.stack([carry + zero, plus, a + zero, plus, b + zero, colon, *sums, comma], axis=2)
+    return steps * _open_places(problems)[:, :, None]
+
+
+def _open_places(problems: Problems) -> np.ndarray:
+    """Which places the longer operand of a row has, (rows, places) bool."""
+    return np.arange(problems["digits"].shape[2]) < problems["lengths"].max(axis=1)[:, None]
+
+
+class Scratchpad(Layout):
+    """`39+85=0+9+5:14,1+3+8:12,:124`: every place as carry+a+b:sum, lowest first, and then the answer.
+
+    With `reverse` the sums of the steps and the answer are written least significant digit first.
+    """
+
+    name = "scratchpad"
+    description = "carry+a+b:sum for every place, lowest first, then the sum"
+    symbols = ":,"
+    can_pad = False
+
+    @property
+    def longest_answer(self) -> int:
+        return 9 * max(self.notation.longest) + 1 + self.notation.longest_answer
+
+    def answer(self, problems: Problems, result: Result) -> pa.Array:
+        steps = _sum_steps(problems, result, self.notation.reverse != "none")
+        rows = len(steps)
+        return text_array(join(steps.reshape(rows, -1), literal(":", rows), self.signed_number(problems, result)))
+
+
+class RecursiveScratchpad(Layout):
+    """`239+821=0+9+1:01,:0,32+28=1+3+2:6,:06,2+8=0+2+8:01,:060,:` (Shen et al. 2023), here with reverse="answer".
+
+    A step is carry+a+b:sum, the places of the answer so far, and what remains of both operands, which is always written
+    least significant digit first; the shorter operand is filled up with zeros. The last step's sum carries the top digit.
+    With reverse="none" the sums and the answer so far are written most significant digit first.
+    """
+
+    name = "recursive_scratchpad"
+    description = "carry+a+b:sum, the answer so far and the remaining operands, for every place"
+    symbols = ":,"
+    can_pad = False
+
+    @property
+    def longest_answer(self) -> int:
+        n = max(self.notation.longest)
+        steps, so_far, remaining = 11 * n, n * (n + 1) // 2, n * (n - 1) + 2 * (n - 1)
+        return steps + so_far + remaining + 1
+
+    def answer(self, problems: Problems, result: Result) -> pa.Array:
+        reverse = self.notation.reverse != "none"
+        steps, is_open = _sum_steps(problems, result, reverse), _open_places(problems)
+        places = is_open.shape[1]
+        a, b = ((problems["digits"][:, operand] + np.uint8(48)) * is_open for operand in (0, 1))
+        answer = result.digits + np.uint8(48)
+        parts = []
+        for place in range(places):
+            here = is_open[:, place, None]
+            more = is_open[:, place + 1, None] if place + 1 < places else np.zeros_like(here)
+            so_far = answer[:, : place + 1] if reverse else answer[:, place::-1]
+            parts += [steps[:, place], here * np.uint8(ord(":")), here * so_far, here * np.uint8(ord(","))]
+            parts += [a[:, place + 1 :], more * np.uint8(ord("+")), b[:, place + 1 :]]
+            parts += [more * np.uint8(ord("=")), (here & ~more) * np.uint8(ord(":"))]
+        return text_array(join(*parts))
+
+
+class Dialogue(Layout):
+    """A sum inside a short scene in English, see dialogues.py; the answer is the sum and the end of its sentence."""
+
+    name = "dialogue"
+    description = "a sum inside a short scene in English; test rows have scenes of their own"
+    answer_mark = None
+    can_pad = False
+
+    def __init__(self, notation: Notation) -> None:
+        super().__init__(notation)
+        number = f"({self.number_pattern})"
+        self.patterns = [
+            re.compile(re.escape(scene.prompt).replace(r"\{a\}", number).replace(r"\{b\}", number)) for scene in SCENES
+        ]
+
+    @property
+    def separators(self) -> list[str]:
+        text = "".join(scene.prompt.format(a="", b="") + scene.answer.format(sum="") for scene in SCENES)
+        return sorted(set(text))
+
+    @property
+    def longest_prompt(self) -> int:
+        return max(len(scene.prompt.format(a="", b="")) for scene in SCENES) + sum(self.notation.longest)
+
+    @property
+    def longest_answer(self) -> int:
+        return max(len(scene.answer.format(sum="")) for scene in SCENES) + self.notation.longest_answer
+
+    def choose(self, problems: Problems, split: str) -> Problems:
+        first, count = (len(SEEN), len(HELD_OUT)) if split == "test" else (0, len(SEEN))
+        scene = first + noise_integers(problems["noise"], 1, count)[:, 0]
+        return super().choose(problems, split) | {"scene": scene}
+
+    def prompt(self, problems: Problems) -> pa.Array:
+        operands = (problems["digits"][:, operand] for operand in (0, 1))
+        lengths = problems["lengths"].T
+        reverse = self.notation.reverse == "all"
+        texts = (text_array(self.number(*pair, reverse)).to_pylist() for pair in zip(operands, lengths, strict=True))
+        rows = zip(problems["scene"], *texts, strict=True)
+        return pa.array([SCENES[scene].prompt.format(a=a, b=b) for scene, a, b in rows], pa.string())
+
+    def answer(self, problems: Problems, result: Result) -> pa.Array:
+        sums = text_array(self.signed_number(problems, result)).to_pylist()
+        rows = zip(problems["scene"], sums, strict=True)
+        return pa.array([SCENES[scene].answer.format(sum=total) for scene, total in rows], pa.string())
+
+    def parse(self, prompt: str) -> Problems:
+        for scene, pattern in enumerate(self.patterns):
+            if match := pattern.fullmatch(prompt):
+                return self.read(match.groups(), prompt) | {"scene": np.array([scene])}
+        raise self.not_a_prompt(prompt)
+
+
+LAYOUTS: dict[str, type[Layout]] = {
+    layout.name: layout for layout in (Layout, RandomSpace, IndexHints, Scratchpad, RecursiveScratchpad, Dialogue)
+}

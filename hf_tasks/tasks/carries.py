@@ -1,0 +1,59 @@
+"""Pairs of operands on which carries travel far: they are rare among random numbers, and models fail on them first.
+
+A carry entering a place whose digits sum to 9 leaves it again, and so does a borrow where both digits are equal. A heavy
+row is made of stretches of such places, with a carry (or borrow) set off below each stretch.
+"""
+
+import numpy as np
+
+# A heavy row begins a new stretch at any place with a probability of its own, drawn from [0, this).
+MOST_BREAKS = 0.5
+
+
+def make_heavy(
+    rng: np.random.Generator, digits: np.ndarray, lengths: np.ndarray, share: float, borrow: bool = False
+) -> np.ndarray:
+    """Turn a share of the rows into carry-heavy ones, keeping every operand's length.
+
+    Args:
+        rng: where the choices come from.
+        digits: (rows, 2, places), least significant first.
+        lengths: (rows, 2).
+        share: the probability that a row is turned.
+        borrow: for subtraction, where equal digits pass a borrow on.
+
+    Returns:
+        the new digits, (rows, 2, places). The shorter operand keeps its digits but for those that must not be 0.
+    """
+    rows = np.flatnonzero(rng.random(len(digits)) < share)
+    if not len(rows):
+        return digits
+    places = digits.shape[2]
+    starts = rng.random((len(rows), places)) < MOST_BREAKS * rng.random((len(rows), 1))
+    starts[:, 0] = True
+    # Of two equally long operands either one may be the one that is fitted to the other.
+    order = np.argsort(lengths[rows] + 0.5 * rng.random((len(rows), 2)), axis=1)
+    short, long = (digits[rows, order[:, side]] for side in (0, 1))
+    short_length, long_length = (lengths[rows, order[:, side]][:, None] for side in (0, 1))
+    place = np.arange(places)
+    starts &= place < short_length
+
+    short = np.where(starts, np.maximum(short, 1), short)
+    fitted = _fit_borrow(short, long, starts) if borrow else _fit_carry(short, long, starts)
+    # The top digit of a number of several digits stays what it was where the fitted one would be 0.
+    top_zero = (place == long_length - 1) & (fitted == 0) & (long_length > 1)
+    fitted = np.where((place < long_length) & ~top_zero, fitted, long)
+
+    digits = digits.copy()
+    digits[rows, order[:, 0]], digits[rows, order[:, 1]] = short, fitted
+    return digits
+
+
+def _fit_carry(short: np.ndarray, long: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.where(starts, np.maximum(long, 10 - short), 9 - short)
+
+
+def _fit_borrow(short: np.ndarray, long: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return np.where(starts, np.minimum(long, short - 1), short)
+
+
