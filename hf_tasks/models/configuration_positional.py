@@ -188,6 +188,11 @@ class PositionalConfig(PreTrainedConfig):
                                                "share_layers: true")  # fmt: skip
         fits = not (self.parallel_block and self.norm_position == "post")
         _require(fits, "parallel_block reads one normalised input: norm_position must be pre or sandwich, not post")
+        for name in ("digit", "separator", "filler", "answer"):
+            beyond = [i for i in getattr(self, f"{name}_token_ids") or [] if not 0 <= i < self.vocab_size]
+            _require(not beyond, f"{name}_token_ids {beyond} are no tokens: vocab_size is {self.vocab_size}")
+        for name in ("is_encoder_decoder", "chunk_size_feed_forward"):  # fields of the base class that nothing reads
+            _require(not getattr(self, name), f"{name} {getattr(self, name)} is not supported by these models")
         width = self.answer_width
         _require(width is None or len(width) == 2, f"answer_width is two numbers (times, plus), not {width}")
         self.pairs()

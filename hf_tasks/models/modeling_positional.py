@@ -314,6 +314,13 @@ class PositionalPreTrainedModel(PreTrainedModel):
         self.config.auto_map = dict(_AUTO_MAP)
         super().save_pretrained(*args, **kwargs)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As the base; the new tokens are neither digits nor separators unless the config says so."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        table = self.base_model.tokens
+        table.kinds = table.compute().to(table.kinds.device)  # type: ignore[union-attr]
+        return embeddings
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -378,10 +385,19 @@ class PositionalModel(PositionalPreTrainedModel):
 
     def _state(self, ids: torch.Tensor, past: Any, queries: int, keys: int) -> PositionState:
         """Split the ids of all tokens into those of the new ones and those of all keys of the cache."""
+        if not torch.compiler.is_compiling():
+            wanted = (int(past) + queries, len(self.pairs))
+            if ids.ndim != 3 or ids.shape[1] < wanted[0] or ids.shape[2] != wanted[1]:
+                raise ValueError(
+                    f"structural_ids of shape {tuple(ids.shape)} do not hold {wanted[0]} tokens (the cached ones "
+                    f"included) under {wanted[1]} pairs: pass model.structural_ids(all_tokens, attention_mask)"
+                )
         slots = torch.arange(queries, device=ids.device) + past
         if ids.shape[1] < keys:  # a cache of fixed size: slots not yet filled are masked, any id will do
             ids = nn.functional.pad(ids, (0, 0, 0, keys - ids.shape[1]))
-        return PositionState(list(ids.index_select(1, slots).unbind(-1)), list(ids[:, :keys].unbind(-1)))
+        # One pair with real ids makes the whole tensor real; tables are indexed by whole ones.
+        columns = [c.long() if p.ids.whole else c for c, p in zip(ids.unbind(-1), self.pairs, strict=True)]
+        return PositionState([c.index_select(1, slots) for c in columns], [c[:, :keys] for c in columns])
 
     def _visible(self, mask: torch.Tensor | None, past: Any, queries: int, keys: int) -> torch.Tensor:
         """(B or 1, 1, Q, K) bool from a mask of two or four dimensions, or none."""
@@ -480,8 +496,7 @@ class PositionalModel(PositionalPreTrainedModel):
             )
         if attention_mask is not None and attention_mask.ndim != 2:
             attention_mask = None
-        draw = self.training and past_key_values is None
-        return self.structural_ids(input_ids, attention_mask, inputs_embeds, draw)
+        return self.structural_ids(input_ids, attention_mask, inputs_embeds, draw=self.training)
 
 
 @auto_docstring

@@ -222,6 +222,18 @@ def _scramble(x: torch.Tensor) -> torch.Tensor:
 # Turning queries and keys
 
 
+# rope_type -> the keys that it needs, and those it may have; transformers reads no others and says nothing of them.
+_ROPE_KEYS: dict[str, tuple[set[str], set[str]]] = {
+    "default": (set(), set()),
+    "linear": ({"factor"}, set()),
+    "llama3": ({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}, set()),
+    "yarn": (
+        {"factor", "original_max_position_embeddings"},
+        {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
+    ),
+}
+
+
 @position_encoding("rotary")
 class Rotary(PositionEncoding):
     """Rotary embedding (Su et al. 2021, arXiv 2104.09864), with transformers' `rope_parameters`; absent is not turned.
@@ -237,17 +249,24 @@ class Rotary(PositionEncoding):
     def __init__(self, shape: Shape, *, rope_parameters: dict | None = None) -> None:
         super().__init__(shape)
         self.rope = {"rope_type": "default", "rope_theta": 10000.0, **(rope_parameters or {})}
-        known = ["default", *sorted(set(ROPE_INIT_FUNCTIONS) & {"linear", "llama3", "yarn"})]
-        if self.rope["rope_type"] not in known:
-            raise ValueError(f"unknown rope_type {self.rope['rope_type']!r}; known: {', '.join(known)}")
+        if self.rope["rope_type"] not in _ROPE_KEYS:
+            raise ValueError(f"unknown rope_type {self.rope['rope_type']!r}; known: {', '.join(_ROPE_KEYS)}")
+        needed, optional = _ROPE_KEYS[self.rope["rope_type"]]
+        known = {"rope_type", "rope_theta", "partial_rotary_factor", *needed, *optional}
+        if not needed <= self.rope.keys() <= known:
+            raise ValueError(
+                f"rope_parameters of type {self.rope['rope_type']!r} are {sorted(self.rope)}; "
+                f"needed: {sorted(needed)}, known: {sorted(known)}"
+            )
         self.turned = int(shape.head_dim * self.rope.get("partial_rotary_factor", 1.0))
         if self.turned % 2 or not 0 < self.turned <= shape.head_dim:
             raise ValueError(
                 f"'rotary' turns pairs of coordinates, but {self.turned} of head_dim {shape.head_dim} are to be turned: "
                 "choose an even head_dim and partial_rotary_factor"
             )
-        self.frequencies = nn.Buffer(torch.empty(self.turned // 2, dtype=torch.float32), persistent=False)
-        self.factor = self._compute()[1]
+        frequencies, self.factor = self._compute()
+        # No buffer: `model.to(torch.bfloat16)` would round it, and far ids would turn by wrong angles.
+        self.frequencies: list[float] = frequencies.tolist()
 
     def _compute(self) -> tuple[torch.Tensor, float]:
         if self.rope["rope_type"] == "default":
@@ -264,11 +283,9 @@ class Rotary(PositionEncoding):
         )
         return ROPE_INIT_FUNCTIONS[self.rope["rope_type"]](stand_in, torch.device("cpu"))  # type: ignore[arg-type]
 
-    def reset_parameters(self) -> None:
-        init.copy_(self.frequencies, self._compute()[0])
-
     def turn(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        angles = torch.where(ids == ABSENT, 0, ids)[:, None, :, None].float() * self.frequencies.float()
+        frequencies = torch.tensor(self.frequencies, dtype=torch.float32, device=ids.device)
+        angles = torch.where(ids == ABSENT, 0, ids)[:, None, :, None].float() * frequencies
         angles = torch.cat([angles, angles], dim=-1)
         return angles.cos() * self.factor, angles.sin() * self.factor
 
@@ -315,7 +332,9 @@ class ScoreBias(PositionEncoding):
 
 def _look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """(heads, N) table and (B, Q, K) index -> (B, heads, Q, K), float32."""
-    return functional.embedding(index, table.float().t()).permute(0, 3, 1, 2)
+    # One gather along the last axis: on CPU an embedding of rows as short as these takes 20 times as long.
+    flat = index.flatten(1)[:, None].expand(-1, len(table), -1)
+    return table.float().expand(len(index), -1, -1).gather(2, flat).unflatten(2, index.shape[1:])
 
 
 def _per_head(values: torch.Tensor) -> torch.Tensor:
