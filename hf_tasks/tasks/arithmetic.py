@@ -17,7 +17,7 @@ import pyarrow as pa
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
 from hf_tasks.tasks.carries import make_heavy
-from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share
+from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share, shortened
 from hf_tasks.tasks.digits import (
     at_least,
     draw_below,
@@ -35,7 +35,9 @@ from hf_tasks.tasks.layouts import LAYOUTS, Layout, Notation, Result
 
 Span = tuple[int, int]
 # Layouts that write any expression; the others are made for the sum of two numbers.
-NUMBER_FORMATS = ("plain", "random_space", "index_hints")
+NUMBER_FORMATS: tuple[str, ...] = ("plain", "random_space", "index_hints")
+# Python writes integers of up to 4,300 digits as text, and a parameter must survive a trip through JSON.
+MODULUS_BITS = 14_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,8 @@ class ArithmeticTask(Task):
 
     Args:
         reverse: what is written least significant digit first: "none", "answer" or "all" (operands too).
-        pad: False; True writes the operands with as many digits as the longest of the row, and the answer with as many as
-            any answer to operands of that width may need; an int does the same for operands of that many digits.
+        pad: False; True writes the operands with as many digits as the longest of the row, and the answer with as many
+            as any answer to operands of that width may need; an int does the same for operands of that many digits.
         format: the text layout, see layouts.py.
     """
 
@@ -181,8 +183,8 @@ class DigitsTask(ArithmeticTask):
 
     Args:
         digits: (lo, hi) for all operands, or one such pair for each.
-        lengths: "balanced" (every tuple of operand lengths is equally likely) or "range" (numbers uniform over all those
-            with lo ... hi digits, nearly all of which have hi).
+        lengths: "balanced" (every tuple of operand lengths is equally likely) or "range" (numbers uniform over all
+            those with lo ... hi digits, nearly all of which have hi).
     """
 
     digits: Span | tuple[Span, ...] = (1, 10)
@@ -277,9 +279,9 @@ class Addition(DigitsTask):
         """Families on which additions fail first, at these digits; see hard_sums.py.
 
         Returns:
-            at most `size` rows each: `nines_plus_one` (of any split) and, of the test split, the families of `FAMILIES`.
-            Operands below three digits leave too few problems for the latter. Nothing for more than two operands or for
-            operands with digits of their own.
+            at most `size` rows each: `nines_plus_one` (of any split) and, of the test split, the families of
+            `FAMILIES`. Operands below three digits leave too few problems for the latter. Nothing for more than two
+            operands or for operands with digits of their own.
         """
         integer("size", size, low=0)
         (low, high), *others = self.spans
@@ -430,6 +432,8 @@ class ModularAddition(ArithmeticTask):
 
     def __post_init__(self) -> None:
         integer("modulus", self.modulus, low=2)
+        if self.modulus.bit_length() > MODULUS_BITS:
+            raise UserError(f"modulus has {self.modulus.bit_length()} bits: give one of at most {MODULUS_BITS}")
         super().__post_init__()
 
     @cached_property
@@ -479,7 +483,7 @@ class ModularAddition(ArithmeticTask):
         problems = super()._parse(prompt)
         digits = widen(problems["digits"][0], len(self._bound))
         if at_least(digits, widen(self._bound, digits.shape[1])).any():
-            raise UserError(f"{prompt!r} is not a prompt of {self.name}: an operand is not below the modulus {self.modulus}")
+            raise UserError(f"{shortened(prompt)} is not a prompt of {self.name}: an operand is not below the modulus")
         return problems
 
     def _combine(self, hashes: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 - A task is a frozen dataclass of its parameters. Item i of (task, parameters, split, seed) is always the same, whatever
   `size`, `start`, process or global random state; it lies in block i // 8192, and a block is drawn from its own stream.
-- A problem belongs to one split for ever: candidates are drawn freely, and a hash of the problem itself (not of its text,
-  not of the seed) keeps those of the wanted split. Rows may repeat inside a split, but never across splits.
+- A problem belongs to one split for ever: candidates are drawn freely, and a hash of the problem itself (not of its
+  text, not of the seed) keeps those of the wanted split. Rows may repeat inside a split, but never across splits.
 - Problems are dicts of arrays whose first axis is the row, so that this file can filter, slice and join them without
   knowing what is in them. A family supplies how to draw, hash, write and read them.
 """
@@ -65,10 +65,11 @@ class Task(ABC):
         """What a model needs to read places from tokens.
 
         Returns:
-            `digits` (the characters of a number), `separators` (characters that bound a number), `fillers` (characters to be
-            skipped inside a number), `answer` (the character after which the answer begins, None if there is no such
-            character), `reverse` ("none", "answer" or "all": what is written least significant first) and `answer_width`:
-            [m, c] where the answer is zero-padded to m * (written width of the longest operand) + c digits, else None.
+            `digits` (the characters of a number), `separators` (characters that bound a number), `fillers` (characters
+            to be skipped inside a number), `answer` (the character after which the answer begins, None if there is no
+            such character), `reverse` ("none", "answer" or "all": what is written least significant first) and
+            `answer_width`: [m, c] where the answer is zero-padded to m * (written width of the longest operand) + c
+            digits, else None.
         """
 
     @property
@@ -142,8 +143,8 @@ class Task(ABC):
     def iterable(self, split: str, seed: int = 0, num_shards: int = 16) -> "datasets.IterableDataset":
         """An endless stream of rows that can be sharded over processes and resumed with `state_dict`.
 
-        Shard s yields blocks s, s + num_shards, ... and never ends, so that one process sees its first shard alone, and two
-        processes never share a row. Resuming makes the rows already seen again, without handing them out.
+        Shard s yields blocks s, s + num_shards, ... and never ends, so that one process sees its first shard alone, and
+        two processes never share a row. Resuming makes the rows already seen again, without handing them out.
         """
         import datasets
 
@@ -155,7 +156,7 @@ class Task(ABC):
         )
 
     def hard_cases(self, size: int, seed: int = 0) -> dict[str, pa.Table]:
-        """Named families of hard problems at these digits, at most `size` rows each; large ones of the test split only."""
+        """Named families of hard problems at these digits, at most `size` rows each; large ones of test problems only."""
         del size, seed
         return {}
 
@@ -215,9 +216,7 @@ class Task(ABC):
         rows = len(problems["noise"])
         step = max(1, CHARACTERS_AT_ONCE // sum(self.max_lengths))
         starts = range(0, max(rows, 1), step)
-        return pa.concat_tables(
-            pa.table(self._write(take(problems, slice(low, low + step)), split)) for low in starts
-        )
+        return pa.concat_tables(pa.table(self._write(take(problems, slice(low, low + step)), split)) for low in starts)
 
 
 def _endless_rows(task: Task, split: str, seed: int, step: int, shards: list[int]) -> Iterator[dict[str, Any]]:

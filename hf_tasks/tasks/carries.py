@@ -1,7 +1,7 @@
 """Pairs of operands on which carries travel far: they are rare among random numbers, and models fail on them first.
 
-A carry entering a place whose digits sum to 9 leaves it again, and so does a borrow where both digits are equal. A heavy
-row is made of stretches of such places, with a carry (or borrow) set off below each stretch.
+A carry entering a place whose digits sum to 9 leaves it again, and so does a borrow where both digits are equal. A
+heavy row is made of stretches of such places, with a carry (or borrow) set off below each stretch.
 """
 
 import numpy as np
@@ -55,5 +55,3 @@ def _fit_carry(short: np.ndarray, long: np.ndarray, starts: np.ndarray) -> np.nd
 
 def _fit_borrow(short: np.ndarray, long: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return np.where(starts, np.minimum(long, short - 1), short)
-
-

@@ -21,6 +21,11 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def shortened(text: str) -> str:
+    """The text quoted for an error message, cut where it is long."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """An int of at least `low` and, where given, at most `high`."""
     if not is_integer(value) or value < low or (high is not None and value > high):

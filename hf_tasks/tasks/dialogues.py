@@ -1,9 +1,11 @@
 """Sums inside natural language: short scenes in which somebody adds two numbers.
 
 - The prompt ends where the number begins, so that the answer is the sum and what closes the sentence.
-- `HELD_OUT` is written in test rows alone, so that test measures scenes never trained on; train and validation share `SEEN`.
+- `HELD_OUT` is written in test rows alone, so that test measures scenes never trained on; train and validation share
+  `SEEN`.
 - No scene may be readable as another one, or a prompt would have two answers; the tests read every scene back.
-- All of them were written for this project; Shen et al. 2023 (arXiv 2311.14737, section on natural language) is the idea.
+- All of them were written for this project; Shen et al. 2023 (arXiv 2311.14737, section on natural language) is the
+  idea.
 """
 
 from typing import NamedTuple

@@ -13,8 +13,8 @@ import numpy as np
 def draw_lengths(rng: np.random.Generator, spans: Sequence[tuple[int, int]], count: int, lengths: str) -> np.ndarray:
     """Lengths of operands, (count, operands) int64.
 
-    "balanced": every tuple of lengths is equally likely. "range": as often as numbers drawn uniformly from all those with
-    lo ... hi digits have that length.
+    "balanced": every tuple of lengths is equally likely. "range": as often as numbers drawn uniformly from all those
+    with lo ... hi digits have that length.
     """
     columns = []
     for low, high in spans:
@@ -28,7 +28,7 @@ def draw_lengths(rng: np.random.Generator, spans: Sequence[tuple[int, int]], cou
 
 
 def draw_numbers(rng: np.random.Generator, lengths: np.ndarray, places: int) -> np.ndarray:
-    """Uniform numbers of exactly the given lengths, (...,) -> (..., places) uint8; the top digit is 0 only in 0 itself."""
+    """Uniform numbers of exactly the given lengths, (...,) -> (..., places) uint8; only 0 itself has 0 on top."""
     digits = rng.integers(0, 10, (*lengths.shape, places), dtype=np.uint8)
     digits *= np.arange(places) < lengths[..., None]
     leading = rng.integers(1, 10, lengths.shape, dtype=np.uint8)
@@ -100,7 +100,7 @@ def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def from_text(numbers: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Strings of ASCII digits, least significant first, as one row: digits (1, operands, places), lengths (1, operands)."""
+    """Strings of ASCII digits, least significant first, as one row: (1, operands, places) and lengths (1, operands)."""
     places = max(map(len, numbers))
     rows = [np.frombuffer(number.ljust(places, "0").encode("ascii"), np.uint8) - ord("0") for number in numbers]
     digits = np.stack(rows)[None]

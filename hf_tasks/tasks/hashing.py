@@ -1,9 +1,9 @@
 """Counter-based randomness and hashing, both vectorised over rows.
 
-- Every random number of a task comes from Philox, keyed by a hash of what is asked for and counted by block and chunk, so
-  that any block can be made first, last, or in another process.
-- The split of a problem is a hash of its digits. `mix64` maps 0 to 0 and absent places are 0, so that leading zeros and the
-  width of a matrix cannot change it.
+- Every random number of a task comes from Philox, keyed by a hash of what is asked for and counted by block and chunk,
+  so that any block can be made first, last, or in another process.
+- The split of a problem is a hash of its digits. `mix64` maps 0 to 0 and absent places are 0, so that leading zeros and
+  the width of a matrix cannot change it.
 - All arithmetic here is modulo 2**64 on purpose.
 """
 

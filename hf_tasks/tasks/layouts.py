@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems
+from hf_tasks.tasks.checks import shortened
 from hf_tasks.tasks.dialogues import HELD_OUT, SCENES, SEEN
 from hf_tasks.tasks.digits import from_text, number_lengths
 from hf_tasks.tasks.hashing import mix64, noise_integers
@@ -104,7 +105,7 @@ class Layout:
     # Writing.
 
     def choose(self, problems: Problems, split: str) -> Problems:
-        """Add the row's own choices; every layout needs `width`, the digits to which its operands are padded (0: none)."""
+        """Add the row's own choices; every layout needs `width`, the digits its operands are padded to (0: none)."""
         lengths = problems["lengths"]
         pad = self.notation.pad
         width = lengths.max(axis=1) if pad is True else np.full(len(lengths), int(pad))
@@ -183,15 +184,15 @@ class Layout:
         return group
 
     def not_a_prompt(self, prompt: str) -> UserError:
-        shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+        notation = self.notation
         return UserError(
-            f"{shown!r} is not a prompt of the format {self.name!r} with operators {' '.join(self.notation.operators)}, "
-            f"reverse={self.notation.reverse!r} and pad={self.notation.pad!r}"
+            f"{shortened(prompt)} is not a prompt of the format {self.name!r} with {len(notation.longest)} operands, "
+            f"operators {' '.join(notation.operators)}, reverse={notation.reverse!r} and pad={notation.pad!r}"
         )
 
 
 class RandomSpace(Layout):
-    """`1 2   3+4  5=`: none to three spaces between any two digits of the prompt (Shen et al. 2023); the answer has none."""
+    """`1 2   3+4  5=`: up to three spaces between any two digits of the prompt (Shen et al. 2023), none in the answer."""
 
     name = "random_space"
     description = "0 to 3 random spaces between the digits of the prompt"
@@ -215,10 +216,11 @@ class RandomSpace(Layout):
 
 
 class IndexHints(Layout):
-    """`b1c2+b4c5=b5c7`: a letter before each digit, the same one for the same place (Zhou et al. 2024, arXiv 2402.09371).
+    """`b1c2+b4c5=b5c7`: a letter before each digit, the same one for the same place (Zhou et al. 2024, arXiv
+    2402.09371).
 
-    Letters follow the alphabet from the top place down. Where they start is random, with room for the longest answer that
-    operands of this width can have, so that the letters of the prompt do not tell how long its answer is.
+    Letters follow the alphabet from the top place down. Where they start is random, with room for the longest answer
+    that operands of this width can have, so that the letters of the prompt do not tell how long its answer is.
     """
 
     name = "index_hints"
@@ -284,7 +286,7 @@ class IndexHints(Layout):
 
 
 def _sum_steps(problems: Problems, result: Result, reverse: bool) -> Cells:
-    """`carry+a+b:sum,` for every place of two operands, (rows, places, 9); places above the longer operand are empty."""
+    """`carry+a+b:sum,` for every place of two operands, (rows, places, 9); those above the longer one are empty."""
     a, b = problems["digits"][:, 0], problems["digits"][:, 1]
     total = result.digits[:, : a.shape[1]]
     # Modulo 10 the sum of a place is a + b + carry, which leaves 0 or 1 for the carry.
@@ -327,8 +329,8 @@ class RecursiveScratchpad(Layout):
     """`239+821=0+9+1:01,:0,32+28=1+3+2:6,:06,2+8=0+2+8:01,:060,:` (Shen et al. 2023), here with reverse="answer".
 
     A step is carry+a+b:sum, the places of the answer so far, and what remains of both operands, which is always written
-    least significant digit first; the shorter operand is filled up with zeros. The last step's sum carries the top digit.
-    With reverse="none" the sums and the answer so far are written most significant digit first.
+    least significant digit first; the shorter operand is filled up with zeros. The last step's sum carries the top
+    digit. With reverse="none" the sums and the answer so far are written most significant digit first.
     """
 
     name = "recursive_scratchpad"

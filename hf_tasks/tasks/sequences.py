@@ -1,9 +1,9 @@
 """Sequence diagnostics that papers on positional encodings share: copy, reverse, sort, parity.
 
-- A problem is a string over an alphabet, `cab=`; held as places (rows, length) with 1 for the alphabet's first character
-  and 0 for "no character", so that strings of different lengths hash apart.
-- A character is a token; nothing is written between them. Models may read the characters as the digits of a number, which
-  is why `number_format` calls them so.
+- A problem is a string over an alphabet, `cab=`; held as places (rows, length) with 1 for the alphabet's first
+  character and 0 for "no character", so that strings of different lengths hash apart.
+- A character is a token; nothing is written between them. Models may read the characters as the digits of a number,
+  which is why `number_format` calls them so.
 """
 
 import re
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
-from hf_tasks.tasks.checks import span
+from hf_tasks.tasks.checks import shortened, span
 from hf_tasks.tasks.hashing import hash_name, hash_places, mix64
 from hf_tasks.tasks.text import Cells, join, literal, text_array
 
@@ -119,8 +119,9 @@ class SequenceTask(Task):
 
     def _parse(self, prompt: str) -> Problems:
         if not re.fullmatch(f"[{re.escape(self.alphabet)}]+=", prompt):
-            shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
-            raise UserError(f"{shown!r} is not a prompt of {self.name}: give characters of {self.alphabet!r} and then '='")
+            raise UserError(
+                f"{shortened(prompt)} is not a prompt of {self.name}: give characters of {self.alphabet!r} and then '='"
+            )
         places = np.array([[self.alphabet.index(character) + 1 for character in prompt[:-1]]], dtype=np.uint8)
         return {"places": places, "lengths": np.array([places.shape[1]])}
 
