@@ -4,7 +4,8 @@
 - A split is a folder that appears whole or not at all. Its shards gather in `.SPLIT.partial/`, each under a temporary
   name until it is complete, and one rename publishes them; a killed run leaves whole shards and continues from them.
 - Every split says beside its parquet files what made it (`provenance.json`); the card is rendered from those files
-  alone, so a second command can add a split, and a folder that holds another dataset is recognised and refused.
+  alone, so a second command can add a split, and a folder that holds another dataset is recognised and refused. Prose
+  of your own belongs into the template: the card is written anew whenever it differs.
 - Provenance holds no date: the same command writes the same bytes.
 """
 
@@ -62,14 +63,15 @@ def write_dataset(task: Task, output: str | Path, sizes: Mapping[str, int], seed
     wanted = _missing_splits(output, origin, sizes)
     for split in wanted:
         task.table(split, size=1, seed=seed)  # refuses what cannot be generated before anything is on disk
+    console = Console(stderr=True)
     try:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             for split, size in wanted.items():
                 bar = progress.add_task(f"{task.name} {split}", total=size)
                 made_by = origin | {"split": split, "size": size, "command": command, "versions": _versions()}
                 _write_split(task, output, made_by, lambda rows, bar=bar: progress.advance(bar, rows))
-        if wanted or not (output / "README.md").exists():
-            _write_whole(output / "README.md", render_card(task, output))
+                _write_card(task, output)
+        _write_card(task, output)  # an earlier run may have been killed between a split and its card
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -176,6 +178,12 @@ def _missing_splits(output: Path, origin: dict[str, Any], sizes: Mapping[str, in
                 "choose another folder or delete this one"
             )
     return {split: size for split, size in sizes.items() if split not in made}
+
+
+def _write_card(task: Task, output: Path) -> None:
+    text = render_card(task, output)
+    if not _holds(output / "README.md", text):
+        _write_whole(output / "README.md", text)
 
 
 def _write_split(task: Task, output: Path, made_by: dict[str, Any], advance: Callable[[int], None]) -> None:

@@ -17,7 +17,6 @@ from hf_tasks.tasks.base import BLOCK
 
 ROWS = 2 * BLOCK + 100  # three shards where a shard is one block
 COMMAND = "hf-tasks generate addition --split train"
-# The writer rewraps what happens inside, which is of no interest here.
 TASK = get_task("addition", digits=(3, 5), reverse="answer", pad=True)
 
 
@@ -136,6 +135,17 @@ def test_a_second_call_adds_a_split(tmp_path: Path) -> None:
     assert [files["split"] for files in front_matter(tmp_path)["configs"][0]["data_files"]] == ["train", "test"]
 
 
+def test_a_run_killed_before_its_card_is_mended(tmp_path: Path) -> None:
+    write_dataset(TASK, tmp_path, {"test": 10, "train": 20})
+    card = (tmp_path / "README.md").read_bytes()
+    for left in (None, "the card of one split"):
+        (tmp_path / "README.md").unlink()
+        if left:
+            (tmp_path / "README.md").write_text(left)
+        write_dataset(TASK, tmp_path, {"train": 20})
+        assert (tmp_path / "README.md").read_bytes() == card
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -191,8 +201,8 @@ def test_bad_sizes_are_refused_before_anything_is_written(tmp_path: Path, sizes:
 
 
 def test_a_split_too_small_to_exist_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        write_dataset(get_task("parity", length=(1, 2)), tmp_path / "data", {"train": 10, "test": 10})
+    with pytest.raises(UserError, match="too few"):
+        write_dataset(get_task("addition", digits=(1, 1)), tmp_path / "data", {"train": 10, "test": 10})
     assert not (tmp_path / "data").exists()
 
 
@@ -259,7 +269,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(
     tmp_path: Path, one_block_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_disk_at(monkeypatch, table=2)
-    with pytest.raises(UserError, match="no space left on the disk of .*free some space") as caught:
+    with pytest.raises(UserError, match=r"no space left on the disk of .*free some space") as caught:
         write_dataset(TASK, tmp_path / "data", {"train": ROWS})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -268,13 +278,13 @@ def test_a_full_disk_leaves_nothing_and_says_so(
 def test_a_full_disk_keeps_finished_splits(
     tmp_path: Path, one_block_shards: None, monkeypatch: pytest.MonkeyPatch, no_cache: str
 ) -> None:
-    write_dataset(TASK, tmp_path, {"test": 10})
-    before = snapshot(tmp_path)
-    fill_disk_at(monkeypatch, table=2)
+    whole = write_dataset(TASK, tmp_path / "whole", {"test": 10})
+    fill_disk_at(monkeypatch, table=3)
     with pytest.raises(UserError, match="no space left"):
-        write_dataset(TASK, tmp_path, {"train": ROWS})
-    assert snapshot(tmp_path) == before
-    assert len(datasets.load_dataset(str(tmp_path), cache_dir=no_cache)["test"]) == 10
+        write_dataset(TASK, tmp_path / "full", {"test": 10, "train": ROWS})
+    full, expected = ({name: file[1] for name, file in snapshot(f).items()} for f in (tmp_path / "full", whole))
+    assert full == expected
+    assert len(datasets.load_dataset(str(tmp_path / "full"), cache_dir=no_cache)["test"]) == 10
 
 
 def test_other_errors_of_the_disk_are_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
