@@ -251,15 +251,18 @@ def test_leftovers_of_another_run_are_not_used(
     assert made == TASK.table("train", BLOCK, seed=0)
 
 
-def fill_disk_at(monkeypatch: pytest.MonkeyPatch, table: int) -> None:
-    """Let the parquet writer meet a full disk at its n-th table, with half of a file written."""
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, table: int, error: BaseException = FULL) -> None:
+    """Let the parquet writer meet an error, a full disk if no other, at its n-th table, with half of a file written."""
     calls, original = 0, pq.ParquetWriter.write_table
 
     def write_table(self: pq.ParquetWriter, *args, **kwargs) -> None:
         nonlocal calls
         calls += 1
         if calls == table:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         original(self, *args, **kwargs)
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", write_table)
@@ -268,7 +271,7 @@ def fill_disk_at(monkeypatch: pytest.MonkeyPatch, table: int) -> None:
 def test_a_full_disk_leaves_nothing_and_says_so(
     tmp_path: Path, one_block_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill_disk_at(monkeypatch, table=2)
+    fail_at(monkeypatch, table=2)
     with pytest.raises(UserError, match=r"no space left on the disk of .*free some space") as caught:
         write_dataset(TASK, tmp_path / "data", {"train": ROWS})
     assert "\n" not in str(caught.value)
@@ -279,12 +282,35 @@ def test_a_full_disk_keeps_finished_splits(
     tmp_path: Path, one_block_shards: None, monkeypatch: pytest.MonkeyPatch, no_cache: str
 ) -> None:
     whole = write_dataset(TASK, tmp_path / "whole", {"test": 10})
-    fill_disk_at(monkeypatch, table=3)
+    fail_at(monkeypatch, table=3)
     with pytest.raises(UserError, match="no space left"):
         write_dataset(TASK, tmp_path / "full", {"test": 10, "train": ROWS})
     full, expected = ({name: file[1] for name, file in snapshot(f).items()} for f in (tmp_path / "full", whole))
     assert full == expected
     assert len(datasets.load_dataset(str(tmp_path / "full"), cache_dir=no_cache)["test"]) == 10
+
+
+def test_a_full_disk_at_the_card_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.write_text
+
+    def write_text(path: Path, text: str, *args) -> None:
+        original(path, text[:50], *args)
+        if "README" in path.name:
+            raise FULL
+        original(path, text, *args)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(UserError, match="no space left"):
+        write_dataset(TASK, tmp_path, {"test": 10})
+    assert sorted(snapshot(tmp_path)) == ["data/test/00000-of-00001.parquet", "data/test/provenance.json"]
+
+
+def test_an_interrupt_inside_a_shard_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "BATCH_BYTES", 1)
+    fail_at(monkeypatch, table=2, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(TASK, tmp_path, {"train": ROWS})
+    assert sorted(snapshot(tmp_path)) == [".train.partial/provenance.json"]
 
 
 def test_other_errors_of_the_disk_are_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
