@@ -64,6 +64,7 @@ class ArithmeticTask(Task):
             integer("pad", self.pad, low=max(self.operand_places))
         if self.pad and not LAYOUTS[self.format].can_pad:
             raise UserError(f"pad={self.pad!r} cannot be combined with format={self.format!r}; set pad to false")
+        self.layout.check_room()
 
     # What a task supplies.
 

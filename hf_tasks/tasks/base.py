@@ -156,7 +156,7 @@ class Task(ABC):
         )
 
     def hard_cases(self, size: int, seed: int = 0) -> dict[str, pa.Table]:
-        """Named families of hard problems at these digits, at most `size` rows each; large ones of test problems only."""
+        """Named families of hard problems at these digits, at most `size` rows each; large ones of the test split."""
         del size, seed
         return {}
 

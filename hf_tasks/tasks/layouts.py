@@ -79,7 +79,10 @@ class Layout:
         operators = [*map(re.escape, notation.operators), "="]
         self.pattern = re.compile("".join(n + o for n, o in zip(numbers, operators, strict=True)))
 
-    # What a model and a tokenizer ask.
+    # What a task, a model and a tokenizer ask.
+
+    def check_room(self) -> None:
+        """Refuse, with a UserError, numbers too long to be written in this layout."""
 
     @property
     def separators(self) -> list[str]:
@@ -192,7 +195,7 @@ class Layout:
 
 
 class RandomSpace(Layout):
-    """`1 2   3+4  5=`: up to three spaces between any two digits of the prompt (Shen et al. 2023), none in the answer."""
+    """`1 2   3+4  5=`: up to three spaces between digits of the prompt (Shen et al. 2023), none in the answer."""
 
     name = "random_space"
     description = "0 to 3 random spaces between the digits of the prompt"
@@ -228,9 +231,8 @@ class IndexHints(Layout):
     fillers = ascii_letters
     number_pattern = "(?:[a-zA-Z][0-9])+"
 
-    def __init__(self, notation: Notation) -> None:
-        super().__init__(notation)
-        needed = self.letters(max(notation.longest))
+    def check_room(self) -> None:
+        needed = self.letters(max(self.notation.longest))
         if needed > len(ascii_letters):
             raise UserError(
                 f"format='index_hints' needs {needed} letters at these digits and has {len(ascii_letters)}; "
@@ -322,7 +324,7 @@ class Scratchpad(Layout):
     def answer(self, problems: Problems, result: Result) -> pa.Array:
         steps = _sum_steps(problems, result, self.notation.reverse != "none")
         rows = len(steps)
-        return text_array(join(steps.reshape(rows, -1), literal(":", rows), self.signed_number(problems, result)))
+        return text_array(join(steps.reshape(rows, 9 * steps.shape[1]), literal(":", rows), self.signed_number(problems, result)))
 
 
 class RecursiveScratchpad(Layout):
