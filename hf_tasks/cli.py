@@ -1,0 +1,224 @@
+"""The command line: `hf-tasks list | generate | run | train | evaluate | publish`.
+
+- A mistake of the user is one line and exit code 2, an interruption 130; `--debug` shows the traceback.
+- `--seeds` and `--set` take several values in a row: `--seeds 0 1 2`.
+- torch and transformers are imported by the commands that need them, so that `list` and `--help` answer at once.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hf_tasks.errors import UserError, unknown_name
+
+app = typer.Typer(
+    name="hf-tasks",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Small transformers on synthetic reasoning tasks. Begin with: hf-tasks run addition-extrapolation --preset cpu",
+)
+
+_SEVERAL = ("--seeds", "--set")
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe of the package, or a .yaml file.")]
+Preset = Annotated[str, typer.Option(help="Which of the recipe's presets.")]
+Seeds = Annotated[list[int] | None, typer.Option(help="Seeds to train; the recipe's own if not given.")]
+Output = Annotated[Path | None, typer.Option(help="Output folder; runs/RECIPE-PRESET if not given.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe, dotted keys.")]
+
+
+def _load(recipe: str, preset: str, output: Path | None, settings: list[str] | None) -> tuple[Any, Path]:
+    from hf_tasks.recipe import load_recipe
+
+    loaded = load_recipe(recipe, preset, settings)
+    return loaded, output or Path("runs") / f"{loaded.name}-{preset}"
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str | None, typer.Argument(help="encodings, position-ids, tasks or recipes.")] = None,
+) -> None:
+    """What there is to choose from.
+
+    Example: hf-tasks list encodings
+    """
+    known = {"encodings": _encodings, "position-ids": _position_ids, "tasks": _tasks, "recipes": _recipes}
+    if what is not None and what not in known:
+        raise unknown_name("list", what, known)
+    for kind in known if what is None else [what]:
+        table = Table("name", "what it is", title=kind, title_justify="left", box=None, header_style="dim")
+        for name, summary in known[kind]().items():
+            table.add_row(name, summary)
+        Console().print(table)
+
+
+def _first_line(cls: type) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+def _encodings() -> dict[str, str]:
+    from hf_tasks.models import ENCODINGS
+
+    return {name: _first_line(cls) for name, cls in ENCODINGS.items()}
+
+
+def _position_ids() -> dict[str, str]:
+    from hf_tasks.models import POSITION_IDS
+
+    return {name: _first_line(cls) for name, cls in POSITION_IDS.items()}
+
+
+def _tasks() -> dict[str, str]:
+    from hf_tasks.tasks import TASKS
+
+    return {name: _first_line(cls) for name, cls in TASKS.items()}
+
+
+def _recipes() -> dict[str, str]:
+    from hf_tasks.recipe import RECIPES, read_yaml, recipe_names
+
+    return {name: read_yaml((RECIPES / f"{name}.yaml").read_text(), name)["title"] for name in recipe_names()}
+
+
+@app.command()
+def generate(
+    task: Annotated[str, typer.Argument(help="A task; see: hf-tasks list tasks.")],
+    size: Annotated[int, typer.Option(help="Number of rows.")],
+    output: Annotated[Path, typer.Option(help="Folder for parquet files and the dataset card.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, a parameter of the task.")] = None,
+) -> None:
+    """Write rows of a task as parquet with a dataset card; `load_dataset(DIR)` reads them.
+
+    Example: hf-tasks generate addition --split test --size 1000 --seed 0 --output sums --set digits=[1,20] reverse=answer
+    """
+    from hf_tasks.dataset import write_dataset
+    from hf_tasks.recipe import parse_setting
+    from hf_tasks.tasks import get_task
+
+    parameters: dict[str, Any] = {}
+    for setting in settings or []:
+        parameters |= parse_setting(setting)
+    command = shlex.join(["hf-tasks", *sys.argv[1:]])
+    folder = write_dataset(get_task(task, **parameters), output, {split: size}, seed, command)
+    print(f"{size} rows of {task} ({split}) are in {folder}")
+
+
+@app.command()
+def run(
+    recipe: RecipeName, preset: Preset = "cpu", seeds: Seeds = None, output: Output = None, settings: Settings = None
+) -> None:
+    """Train, evaluate and describe every model of a recipe. The same command again continues.
+
+    Example: hf-tasks run addition-extrapolation --preset cpu --seeds 0 1 2 --set trainer.max_steps=700
+    """
+    from hf_tasks.run import run_recipe
+
+    loaded, folder = _load(recipe, preset, output, settings)
+    _report(run_recipe(loaded, seeds or loaded.seeds, folder), folder)
+
+
+@app.command()
+def train(
+    recipe: RecipeName, preset: Preset = "cpu", seeds: Seeds = None, output: Output = None, settings: Settings = None
+) -> None:
+    """The first step of `run`: train only.
+
+    Example: hf-tasks train addition-extrapolation --seeds 0
+    """
+    from hf_tasks.run import train_recipe
+
+    loaded, folder = _load(recipe, preset, output, settings)
+    train_recipe(loaded, seeds or loaded.seeds, folder)
+    print(f"trained models are in {folder}")
+
+
+@app.command()
+def evaluate(recipe: RecipeName, preset: Preset = "cpu", output: Output = None, settings: Settings = None) -> None:
+    """The second step of `run`: measure what is trained, write results.json, the picture and the cards.
+
+    Example: hf-tasks evaluate addition-extrapolation
+    """
+    from hf_tasks.run import evaluate_recipe
+
+    loaded, folder = _load(recipe, preset, output, settings)
+    _report(evaluate_recipe(loaded, folder), folder)
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="A model folder inside a run's output.")],
+    repo_id: Annotated[str, typer.Argument(help="user/name on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be uploaded.")] = False,
+) -> None:
+    """Upload a trained and evaluated model, with its code and card, in one commit.
+
+    Example: hf-tasks publish runs/addition-extrapolation-cpu/significance+clipped-seed0 me/adder --dry-run
+    """
+    from hf_tasks.publish import publish_model
+
+    for name, size in publish_model(folder, repo_id, private, dry_run):
+        print(f"{size:>12,}  {name}")
+    print(f"{'would go' if dry_run else 'published'} to {repo_id}")
+
+
+def _report(results: dict[str, Any], folder: Path) -> None:
+    from hf_tasks.publish import results_table
+
+    names = list(dict.fromkeys(run["name"] for run in results["runs"]))
+    title = "exact match" + (", median (minimum) over seeds" if len(results["seeds"]) > 1 else "")
+    for case in dict.fromkeys(row["slice"].get("case") for row in results["summary"]):
+        table = Table("length", *names, title=f"{title}{f', {case}' if case else ''}", title_justify="left", box=None)
+        for row in results_table(results, case):
+            table.add_row(row["slice"], *(row.get(name, "") for name in names))
+        Console().print(table)
+    print(f"results.json, results.png and the models are in {folder}")
+
+
+def spread(arguments: list[str]) -> list[str]:
+    """`--seeds 0 1 2` -> `--seeds 0 --seeds 1 --seeds 2`, which is what click understands."""
+    result: list[str] = []
+    option = None
+    for argument in arguments:
+        if argument in _SEVERAL:
+            option = argument
+        elif argument.startswith("--"):
+            option = None
+            result.append(argument)
+        else:
+            result += [argument] if option is None else [option, argument]
+    return result
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and leave with 0, 2 (a user's mistake, a full disk) or 130 (interrupted)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        sys.exit(app(spread(given), standalone_mode=False) or 0)
+    except KeyboardInterrupt:
+        _leave("interrupted; nothing is lost: the same command continues", 130)
+    except click.exceptions.Abort:
+        _leave("interrupted; nothing is lost: the same command continues", 130)
+    except click.ClickException as error:
+        _leave(error.format_message(), 2)
+    except (UserError, OSError) as error:
+        if debug:
+            raise
+        _leave(" ".join(str(error).split()), 2)
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"hf-tasks: {message}", file=sys.stderr)
+    sys.exit(code)

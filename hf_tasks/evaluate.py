@@ -1,0 +1,207 @@
+"""Trained model -> exact match by slice, results.json and its picture.
+
+- An answer counts when the greedy generation, up to and with <eos>, is exactly right by the task's verifier. Nothing is
+  teacher-forced.
+- Prompts are sorted by length into batches of at most so many tokens, padded on the left and decoded with a cache.
+- Every run keeps its cells in `cells.json` beside the model, so an interrupted evaluation goes on with the next run.
+- Test rows depend on nothing but the recipe: every model and seed answers the same questions.
+"""
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_tasks.analysis.plots import draw_results
+from hf_tasks.files import write_text
+from hf_tasks.metrics.functions import cell
+from hf_tasks.models import PositionalForCausalLM
+from hf_tasks.recipe import Recipe
+from hf_tasks.tasks import Task
+
+PACKAGES = ("hf_tasks", "torch", "transformers", "datasets", "numpy")
+
+
+def batches(lengths: list[int], new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers by falling length, cut so that rows x (longest prompt + new tokens) stays under `batch_tokens`."""
+    rows = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    while rows:
+        count = max(1, batch_tokens // (lengths[rows[0]] + new_tokens))
+        yield rows[:count]
+        rows = rows[count:]
+
+
+@torch.no_grad()
+def complete(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[str],
+    max_new_tokens: int,
+    batch_tokens: int = 65536,
+) -> list[str | None]:
+    """Greedy completions without special tokens; None where <eos> did not come within `max_new_tokens`."""
+    model.eval()
+    encoded = tokenizer(prompts)["input_ids"]
+    completions: list[str | None] = [None] * len(prompts)
+    for rows in batches([len(ids) for ids in encoded], max_new_tokens, batch_tokens):  # type: ignore[arg-type]
+        inputs = tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, padding_side="left", return_tensors="pt")
+        inputs = inputs.to(model.device)
+        output = model.generate(  # type: ignore[operator]
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        for row, tokens in zip(rows, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            if tokenizer.eos_token_id in tokens:
+                tokens = tokens[: tokens.index(tokenizer.eos_token_id)]
+                completions[row] = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+    return completions
+
+
+def exact_matches(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    prompts: list[str],
+    max_new_tokens: int | None = None,
+    batch_tokens: int = 65536,
+) -> list[bool]:
+    """Whether each prompt is answered exactly right."""
+    limit = task.max_lengths[1] + 1 if max_new_tokens is None else max_new_tokens
+    answers = complete(model, tokenizer, prompts, limit, batch_tokens)
+    return [a is not None and task.check(p, a) for p, a in zip(prompts, answers, strict=True)]
+
+
+def _questions(recipe: Recipe) -> Iterator[tuple[dict[str, Any], Task, list[str]]]:
+    """Every cell of the evaluation: its slice, its task and its prompts."""
+    wanted = recipe.evaluation
+    for length in wanted.lengths:
+        task, size = (
+            recipe.task_at(length),
+            wanted.sizes.get(length, wanted.size) if not isinstance(length, list) else wanted.size,
+        )
+        yield slice_of(task, length), task, task.generate("test", size=size)["prompt"]  # type: ignore[misc]
+    for a in wanted.grid:
+        for b in wanted.grid:
+            task = recipe.task_at([a, b])
+            place = {**slice_of(task, [a, b]), "case": "grid"}
+            yield place, task, task.generate("test", size=wanted.grid_size)["prompt"]  # type: ignore[misc]
+    for length in wanted.hard_lengths:
+        task = recipe.task_at(length)
+        for family, table in task.hard_cases(size=wanted.hard_size).items():
+            yield {**slice_of(task, length), "case": family}, task, table["prompt"].to_pylist()
+
+
+def slice_of(task: Task, length: Any) -> dict[str, Any]:
+    """The slice of one length: digits_a, digits_b, ... of every operand, or `length`."""
+    if "digits" not in task.parameters():
+        return {"length": length}
+    operands = sum(name.startswith("digits_") for name in task.columns)
+    lengths = length if isinstance(length, list) else [length] * operands
+    names = [name for name in task.columns if name.startswith("digits_")]
+    return dict(zip(names, lengths, strict=True))
+
+
+def evaluate_model(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
+    """The cells of one trained model, measured, or read if they stand in its folder.
+
+    Args:
+        recipe: what was trained, from `load_recipe`.
+        folder: the finished model.
+
+    Returns:
+        cells in the form of `results.json`.
+    """
+    kept = folder / "cells.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = PositionalForCausalLM.from_pretrained(folder).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    wanted, cells = recipe.evaluation, []
+    questions = list(_questions(recipe))
+    with Progress(transient=True) as progress:
+        bar = progress.add_task(f"evaluating {folder.name}", total=len(questions))
+        for place, task, prompts in questions:
+            right = exact_matches(model, tokenizer, task, prompts, wanted.max_new_tokens, wanted.batch_tokens)
+            cells.append(cell(sum(right), len(right), place))
+            progress.advance(bar)
+    write_text(kept, json.dumps(cells, indent=1) + "\n")
+    return cells
+
+
+def evaluate(recipe: Recipe, runs: list[tuple[str, int, Path]], output: Path) -> dict[str, Any]:
+    """Evaluate finished runs and write `results.json` and `results.png` into the output folder.
+
+    Args:
+        recipe: from `load_recipe`.
+        runs: model name, seed and folder of every finished run.
+        output: where the results go.
+
+    Returns:
+        the content of `results.json`.
+    """
+    entries = []
+    for name, seed, folder in runs:
+        facts = json.loads((folder / "training.json").read_text())
+        del facts["log_history"]
+        entries.append({"name": name, "seed": seed, **facts, "cells": evaluate_model(recipe, folder)})
+    results = {
+        "recipe": recipe.name,
+        "preset": recipe.preset,
+        "seeds": sorted({seed for _, seed, _ in runs}),
+        "versions": {name: version(name) for name in PACKAGES},
+        "hardware": hardware(),
+        "seconds": round(sum(entry["train_seconds"] for entry in entries), 1),
+        "paper": [vars(figure) for figure in recipe.paper],
+        "summary": summary(entries),
+        "runs": entries,
+    }
+    write_text(output / "results.json", json.dumps(results, indent=1) + "\n")
+    draw_results(results, output / "results.png")
+    return results
+
+
+def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Median and minimum over the seeds of every model and slice, in the order of the runs."""
+    values: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        for one in run["cells"]:
+            values.setdefault((run["name"], json.dumps(one["slice"])), []).append(one)
+    return [
+        {
+            "name": name,
+            "slice": json.loads(place),
+            "metric": members[0]["metric"],
+            "median": statistics.median(one["value"] for one in members),
+            "min": min(one["value"] for one in members),
+            "max": max(one["value"] for one in members),
+            "seeds": len(members),
+            "count": members[0]["count"],
+        }
+        for (name, place), members in values.items()
+    ]
+
+
+def hardware() -> str:
+    """What the figures were measured on, in one line."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    return f"CPU {model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

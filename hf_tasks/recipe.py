@@ -1,0 +1,304 @@
+"""A recipe: one experiment, one YAML file, read strictly.
+
+- An unknown key, a wrong type or a missing name is one line that says where, what was known and what to do.
+- `presets` are overrides of the same keys, laid over the rest: `cpu` runs on two cores in minutes, `gpu` is the papers' scale.
+- `trainer` holds transformers' `TrainingArguments` and `model`/`models` hold `PositionalConfig` fields, each by their own
+  names, so nothing is renamed on the way and every option of theirs is an option of ours.
+- Everything a mistake can be found in is built once on loading (tasks, configs, arguments): a run fails at the door.
+"""
+
+import copy
+import re
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import yaml
+
+from hf_tasks.errors import UserError, unknown_name
+from hf_tasks.tasks import Task, get_task
+
+RECIPES = Path(__file__).parent / "recipes"
+
+# Decided by the road itself, or by the command line.
+_RESERVED_ARGUMENTS = ("output_dir", "seed", "data_seed", "remove_unused_columns", "push_to_hub", "hub_model_id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained on.
+
+    Attributes:
+        size: number of fixed training rows, seen again each epoch; None: an endless stream, no row twice.
+    """
+
+    size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Exact match by greedy generation, at these lengths.
+
+    Attributes:
+        parameters: task parameters in which evaluation differs from training.
+        lengths: values of the task's length parameter; a number stands for all operands, a list gives one for each.
+        size: rows for each length. sizes: exceptions, length -> rows.
+        grid: digits whose every pair (a, b) is evaluated. grid_size: rows for each pair.
+        hard_lengths: lengths at which the task's hard cases are evaluated. hard_size: rows for each family.
+        batch_tokens: upper bound of tokens (rows x length) in one batch of generation.
+        every: training steps between exact-match checks on the validation split; None: never. every_size: rows for it.
+        max_new_tokens: limit of generation; None: as long as the longest right answer needs.
+    """
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+    lengths: list[Any] = field(default_factory=list)
+    size: int = 200
+    sizes: dict[Any, int] = field(default_factory=dict)
+    grid: list[int] = field(default_factory=list)
+    grid_size: int = 20
+    hard_lengths: list[int] = field(default_factory=list)
+    hard_size: int = 50
+    batch_tokens: int = 65536
+    every: int | None = None
+    every_size: int = 64
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperFigure:
+    """A figure to beat. `slice` names the cell of our results to set beside it, {} for none; see `results.json`."""
+
+    claim: str
+    source: str
+    value: float | None = None
+    slice: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One experiment, checked.
+
+    Attributes:
+        name: file name without `.yaml`. preset: which overrides are laid over it.
+        title, summary: for the card.
+        task, parameters: a task of the registry, and its training parameters.
+        models: name -> `PositionalConfig` fields, laid over those of `model`.
+        trainer: `TrainingArguments` fields.
+        encoding_lr_multiplier: encoding name -> factor of the learning rate for its parameters; all parameters of
+            encodings are trained without weight decay.
+        seeds: trained when the command line names none.
+    """
+
+    name: str
+    preset: str
+    title: str
+    summary: str
+    task: str
+    models: dict[str, dict[str, Any]]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    model: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    encoding_lr_multiplier: dict[str, float] = field(default_factory=dict)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    paper: list[PaperFigure] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+    def get_task(self) -> Task:
+        """The training task."""
+        return get_task(self.task, **self.parameters)
+
+    def task_at(self, length: Any) -> Task:
+        """The task that is evaluated at one length: a number for all operands, or a list with one for each."""
+        key = "digits" if "digits" in self.get_task().parameters() else "length"
+        span = [[d, d] for d in length] if isinstance(length, list) else [length, length]
+        return get_task(self.task, **{**self.parameters, **self.evaluation.parameters, key: span})
+
+    def model_fields(self, name: str) -> dict[str, Any]:
+        """The `PositionalConfig` fields of one of the models."""
+        return {**self.model, **self.models[name]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written into a run's `recipe.yaml`; the seeds are left out, since they may be added to."""
+        content = asdict(self)
+        del content["seeds"]
+        return content
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text, for want of a dot; here it is the number it looks like."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML; a syntax error is a `UserError` with its place."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is no valid YAML: {' '.join(str(error).split())}") from error
+
+
+def recipe_names() -> list[str]:
+    """The recipes of the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = None) -> Recipe:
+    """Read a recipe, lay a preset and single settings over it, and check all of it.
+
+    Args:
+        name: a recipe of the package, or the path of a YAML file.
+        preset: a key of its `presets`.
+        settings: `key=value` strings with dotted keys and YAML values, such as `trainer.max_steps=100`.
+
+    Raises:
+        UserError: anything unknown, of the wrong type or contradictory.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.is_file():
+        hint = "or the path of a .yaml file"
+        raise (
+            unknown_name("recipe", name, recipe_names(), hint)
+            if path.parent == RECIPES
+            else UserError(f"no recipe file {name!r}; the package's own: {', '.join(recipe_names())}")
+        )
+    content = read_yaml(path.read_text(), str(path.name))
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name} must hold keys and values, not {type(content).__name__}")
+    presets = content.pop("presets", None) or {}
+    if preset not in presets:
+        raise unknown_name("preset", preset, presets, f"recipe {path.stem}")
+    content = lay_over(content, presets[preset] or {})
+    for setting in settings or []:
+        content = lay_over(content, parse_setting(setting))
+    recipe = _build(Recipe, {**content, "name": path.stem, "preset": preset}, path.stem)
+    _check(recipe)
+    return recipe
+
+
+def lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """`top` over `base`, dictionary by dictionary; where `base` has a dictionary, None takes it away."""
+    result = copy.deepcopy(base)
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = lay_over(result[key], value)
+        elif value is None and isinstance(result.get(key), dict):
+            del result[key]
+        else:
+            result[key] = value
+    return result
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """`a.b=value` as {"a": {"b": value}}, the value read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set takes key=value with a dotted key, such as trainer.max_steps=100, not {text!r}")
+    nested: Any = read_yaml(value, f"--set {text}")
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def _build(cls: type, content: Any, where: str) -> Any:
+    """A dataclass from a dictionary, strictly."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where} must hold keys and values, not {content!r}")
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    for key in content:
+        if key not in known:
+            raise unknown_name(f"key of {where}", key, known)
+    missing = [
+        n for n, f in known.items() if n not in content and f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(missing)}")
+    return cls(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in content.items()})
+
+
+def _value(wanted: Any, value: Any, where: str) -> Any:
+    """`value` if it is of the wanted type (whole numbers serve as floats), dataclasses built on the way."""
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if wanted is Any:
+        return value
+    if origin is UnionType:
+        return None if value is None else _value(arguments[0], value, where)
+    if is_dataclass(wanted):
+        return _build(typing.cast(type, wanted), value, where)
+    kind = origin or wanted
+    right = isinstance(value, (int, float) if kind is float else kind)
+    if not right or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{where} must be {'a ' + kind.__name__}, not {value!r}")
+    if kind is list:
+        return [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if kind is dict:
+        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    return float(value) if kind is float else value
+
+
+def _check(recipe: Recipe) -> None:
+    """Build what the recipe names, so that every mistake in it shows now."""
+    from hf_tasks.models import ENCODINGS
+
+    recipe.get_task()
+    if not recipe.models:
+        raise UserError(f"{recipe.name}.models names no model")
+    for encoding in recipe.encoding_lr_multiplier:
+        if encoding not in ENCODINGS:
+            raise unknown_name(f"encoding in {recipe.name}.encoding_lr_multiplier", encoding, ENCODINGS)
+    for name in recipe.models:
+        build_config(recipe, name)
+    training_arguments(recipe, "unused", 0)
+
+
+def build_config(recipe: Recipe, name: str) -> Any:
+    """The `PositionalConfig` of one model of the recipe, for the tokenizer of its task."""
+    from hf_tasks.models import PositionalConfig
+    from hf_tasks.tokenizer import build_tokenizer
+
+    if name not in recipe.models:
+        raise unknown_name("model", name, recipe.models, f"recipe {recipe.name}")
+    task = recipe.get_task()
+    try:
+        config = PositionalConfig.from_tokenizer(build_tokenizer(task), **recipe.model_fields(name))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{recipe.name}.models.{name}: {' '.join(str(error).split())}") from error
+    if any(pair["ids"] == "significance" for pair in config.positions or []):
+        style = task.number_format()
+        if style["reverse"] == "none" and style["answer_width"] is None:
+            raise UserError(
+                f"{recipe.name}.models.{name}: significance cannot tell the place of a digit in an answer that is "
+                "neither reversed nor padded; set parameters.reverse to answer (or all), or parameters.pad to true"
+            )
+    return config
+
+
+def training_arguments(recipe: Recipe, output: str, seed: int) -> Any:
+    """transformers' `TrainingArguments` for one run of the recipe."""
+    from transformers import TrainingArguments
+
+    known = [f.name for f in fields(TrainingArguments) if f.init and f.name not in _RESERVED_ARGUMENTS]
+    for key in recipe.trainer:
+        if key not in known:
+            raise unknown_name(f"key of {recipe.name}.trainer (a field of TrainingArguments)", key, known)
+    settings = {
+        "logging_steps": 50,
+        "save_total_limit": 2,
+        "report_to": "none",
+        **recipe.trainer,
+        "remove_unused_columns": False,  # the collator reads what it needs
+        "output_dir": output,
+        "seed": seed,
+        "data_seed": seed,
+    }
+    try:
+        return TrainingArguments(**settings)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{recipe.name}.trainer: {' '.join(str(error).split())}") from error

@@ -1,0 +1,88 @@
+"""The whole road of a recipe, and its three steps: train, evaluate, and the card.
+
+- An output folder belongs to one recipe, preset and set of changes, kept in its `recipe.yaml`; another run is refused.
+  Seeds may be added: `results.json` covers every finished run in the folder.
+- Every step finds what stands and does the rest, so the same command continues after any interruption.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_tasks.errors import UserError
+from hf_tasks.files import write_text
+from hf_tasks.recipe import Recipe, read_yaml
+
+Row = tuple[str, int, Path]
+
+
+def claim(recipe: Recipe, output: Path) -> None:
+    """Make the folder this recipe's, or see that it is.
+
+    Raises:
+        UserError: the folder holds another run, or something else altogether.
+    """
+    mine, record = recipe.to_dict(), output / "recipe.yaml"
+    if record.is_file():
+        theirs = read_yaml(record.read_text(), str(record))
+        changed = sorted(differences(theirs, yaml.safe_load(yaml.safe_dump(mine))))
+        if changed:
+            raise UserError(
+                f"{str(output)!r} holds another run: {'; '.join(changed[:3])}; choose another --output, or delete it"
+            )
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{str(output)!r} is in use by something else; choose another --output")
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(record, yaml.safe_dump(mine, sort_keys=False, width=120))
+
+
+def differences(theirs: Any, mine: Any, where: str = "") -> list[str]:
+    """Where two nested values differ, as `key.key is X there, Y here`."""
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        keys = [*theirs, *(key for key in mine if key not in theirs)]
+        below = [differences(theirs.get(k), mine.get(k), f"{where}.{k}".lstrip(".")) for k in keys]
+        return [line for lines in below for line in lines]
+    return [] if theirs == mine else [f"{where} is {theirs!r} there, {mine!r} here"]
+
+
+def finished_runs(recipe: Recipe, output: Path) -> list[Row]:
+    """Every complete model in the folder, models in the recipe's order, seeds rising."""
+    from hf_tasks.train import run_name
+
+    seeds = {int(folder.name.rpartition("-seed")[2]) for folder in output.glob("*-seed*") if folder.is_dir()}
+    rows = [(name, seed, output / run_name(name, seed)) for name in recipe.models for seed in sorted(seeds)]
+    return [row for row in rows if row[2].is_dir()]
+
+
+def train_recipe(recipe: Recipe, seeds: list[int], output: Path) -> None:
+    """Train every model with every seed that does not stand yet."""
+    from hf_tasks.train import train
+
+    claim(recipe, output)
+    train(recipe, seeds, output)
+
+
+def evaluate_recipe(recipe: Recipe, output: Path) -> dict[str, Any]:
+    """Evaluate what is trained and write `results.json`, `results.png` and the cards.
+
+    Raises:
+        UserError: nothing is trained yet.
+    """
+    from hf_tasks.evaluate import evaluate
+    from hf_tasks.publish import write_cards
+
+    claim(recipe, output)
+    runs = finished_runs(recipe, output)
+    if not runs:
+        raise UserError(f"{str(output)!r} holds no trained model of {recipe.name}; first: hf-tasks train {recipe.name}")
+    results = evaluate(recipe, runs, output)
+    write_cards(recipe, results, output)
+    return results
+
+
+def run_recipe(recipe: Recipe, seeds: list[int], output: Path) -> dict[str, Any]:
+    """Train, evaluate and describe; the content of `results.json` comes back."""
+    train_recipe(recipe, seeds, output)
+    return evaluate_recipe(recipe, output)
