@@ -28,6 +28,7 @@ from rich.progress import Progress
 
 from hf_tasks import __version__, tasks
 from hf_tasks.errors import UserError, unknown_name
+from hf_tasks.files import write_text
 from hf_tasks.tasks.base import BLOCK, Task
 from hf_tasks.tasks.hashing import SPLIT_SHARES, SPLITS
 
@@ -183,7 +184,7 @@ def _missing_splits(output: Path, origin: dict[str, Any], sizes: Mapping[str, in
 def _write_card(task: Task, output: Path) -> None:
     text = render_card(task, output)
     if not _holds(output / "README.md", text):
-        _write_whole(output / "README.md", text)
+        write_text(output / "README.md", text)
 
 
 def _write_split(task: Task, output: Path, made_by: dict[str, Any], advance: Callable[[int], None]) -> None:
@@ -193,7 +194,7 @@ def _write_split(task: Task, output: Path, made_by: dict[str, Any], advance: Cal
     if not _holds(staging / PROVENANCE, provenance):
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        _write_whole(staging / PROVENANCE, provenance)
+        write_text(staging / PROVENANCE, provenance)
     starts = range(0, size, rows)
     for shard, start in enumerate(starts):
         path, stop = staging / f"{shard:05d}-of-{len(starts):05d}.parquet", min(start + rows, size)
@@ -233,15 +234,6 @@ def _row_bytes(task: Task) -> int:
 def _batch_rows(task: Task) -> int:
     # A task draws rows by the block: a batch of whole blocks draws none twice.
     return max(1, BATCH_BYTES // (_row_bytes(task) * BLOCK)) * BLOCK
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _holds(path: Path, text: str) -> bool:
