@@ -281,7 +281,8 @@ class Rotary(PositionEncoding):
             num_attention_heads=self.shape.heads,
             max_position_embeddings=int(original * self.rope.get("factor", 1.0)),
         )
-        return ROPE_INIT_FUNCTIONS[self.rope["rope_type"]](stand_in, torch.device("cpu"))  # type: ignore[arg-type]
+        with torch.device("cpu"):  # models are built under the meta device, which has no numbers
+            return ROPE_INIT_FUNCTIONS[self.rope["rope_type"]](stand_in, torch.device("cpu"))  # type: ignore[arg-type]
 
     def turn(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         frequencies = torch.tensor(self.frequencies, dtype=torch.float32, device=ids.device)
