@@ -51,7 +51,7 @@ CASES |= {
 VAST = {
     "modular_addition": {"modulus": 10**20 + 39},
     "parity": {"length": (80, 80)},
-    **dict.fromkeys(["copy", "reverse", "sort"], {"length": (20, 20)}),
+    **{name: {"length": (20, 20)} for name in ("copy", "reverse", "sort")},
 }
 
 
@@ -188,12 +188,14 @@ def test_check_accepts_the_answer_and_rejects_altered_ones(task: Task) -> None:
             assert not task.check(other, answer), (other, answer)
 
 
-GARBAGE = st.one_of(st.text(), st.text("0123456789+-*=abz:, ", max_size=30), st.text("٣²𝟗1+=\ud800\x00", max_size=12))
+GARBAGE = st.one_of(
+    st.text(), st.text("0123456789+-*=abz:, ", max_size=30), st.text("\u0663\u00b2\U0001d7d71+=\ud800\x00", max_size=12)
+)
 
 
 @pytest.mark.parametrize("case", CASES)
 @given(prompt=GARBAGE, completion=GARBAGE)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_check_never_raises_and_split_of_raises_only_user_errors(case: str, prompt: str, completion: str) -> None:
     name, parameters = CASES[case]
     task = get_task(name, **parameters)

@@ -1,6 +1,6 @@
 """No problem of train occurs in validation or test, whatever the seeds.
 
-Problems are read back from the prompts by Arrow's string functions, so that a mistake in the hashing cannot hide itself.
+Problems are read back from the prompts by Arrow's string functions, so that a mistake in the hashing cannot hide.
 """
 
 import re

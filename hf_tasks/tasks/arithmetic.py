@@ -20,6 +20,7 @@ from hf_tasks.tasks.carries import make_heavy
 from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share, shortened
 from hf_tasks.tasks.digits import (
     at_least,
+    column_sums,
     draw_below,
     draw_lengths,
     draw_numbers,
@@ -144,7 +145,7 @@ class ArithmeticTask(Task):
         return {
             "prompt": "the problem, up to where the answer begins",
             "answer": "the one right continuation",
-            "format": "the text layout",
+            "format": f"the text layout: {self.layout.description}",
             **{f"digits_{name}": f"digits of operand {name}, without leading zeros" for name in names},
             "carry_chain": "longest run of neighbouring places that each hand a carry (or borrow) to the next",
         }
@@ -271,7 +272,7 @@ class Addition(DigitsTask):
         return problems | {"digits": make_heavy(rng, problems["digits"], problems["lengths"], self.carry_heavy)}
 
     def _solve(self, digits: np.ndarray) -> tuple[Result, np.ndarray]:
-        return _unsigned(digits.sum(axis=1, dtype=np.int64), self.width_rule[1])
+        return _unsigned(column_sums(digits), self.width_rule[1])
 
     def _combine(self, hashes: np.ndarray) -> np.ndarray:
         return hashes.sum(axis=1)
@@ -473,7 +474,7 @@ class ModularAddition(ArithmeticTask):
         return {"digits": widen(digits, int(self.pad)), "lengths": number_lengths(digits)}
 
     def _solve(self, digits: np.ndarray) -> tuple[Result, np.ndarray]:
-        total, chain = settle(np.pad(digits.sum(axis=1, dtype=np.int64), [(0, 0), (0, 1)]))
+        total, chain = settle(np.pad(column_sums(digits), [(0, 0), (0, 1)]))
         total = widen(total, len(self._bound))
         bound = np.broadcast_to(widen(self._bound, total.shape[1]), total.shape)
         less, below, _ = subtract(total, bound)

@@ -39,8 +39,8 @@ def draw_numbers(rng: np.random.Generator, lengths: np.ndarray, places: int) -> 
 
 
 def number_lengths(digits: np.ndarray) -> np.ndarray:
-    """How many digits each number has, (..., places) -> (...) int64."""
-    return np.maximum(((digits != 0) * np.arange(1, digits.shape[-1] + 1)).max(axis=-1), 1)
+    """How many digits each number has, (..., places) -> (...) int32."""
+    return np.maximum(((digits != 0) * np.arange(1, digits.shape[-1] + 1, dtype=np.int32)).max(axis=-1), 1)
 
 
 def widen(digits: np.ndarray, places: int) -> np.ndarray:
@@ -49,13 +49,21 @@ def widen(digits: np.ndarray, places: int) -> np.ndarray:
     return np.pad(digits, [(0, 0)] * (digits.ndim - 1) + [(0, missing)])
 
 
+def column_sums(digits: np.ndarray) -> np.ndarray:
+    """The sum of all operands place by place, (rows, operands, places) -> (rows, places) int32, for `settle`."""
+    columns = digits[:, 0].astype(np.int32)
+    for operand in range(1, digits.shape[1]):
+        columns += digits[:, operand]
+    return columns
+
+
 def settle(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Carry the sums of columns upwards, (rows, places) -> digits (rows, places) uint8 and carry chain (rows,) int32.
 
     The places must suffice for the result: a carry out of the last one is lost.
     """
     digits = np.empty(columns.shape, dtype=np.uint8)
-    carry = np.zeros(len(columns), dtype=np.int64)
+    carry = np.zeros(len(columns), dtype=columns.dtype)
     run = np.zeros(len(columns), dtype=np.int32)
     chain = run.copy()
     for place in range(columns.shape[1]):
@@ -91,11 +99,11 @@ def subtract(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Column sums of the school multiplication, (rows, W) x (rows, W) -> (rows, 2W) int64, for `settle`."""
+    """Column sums of the school multiplication, (rows, W) x (rows, W) -> (rows, 2W) int32, for `settle`."""
     rows, places = first.shape
-    columns = np.zeros((rows, 2 * places), dtype=np.int64)
+    columns = np.zeros((rows, 2 * places), dtype=np.int32)
     for place in range(places):
-        columns[:, place : place + places] += first[:, place, None].astype(np.int64) * second
+        columns[:, place : place + places] += first[:, place, None].astype(np.int32) * second
     return columns
 
 

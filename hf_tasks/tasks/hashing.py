@@ -14,7 +14,7 @@ import numpy as np
 
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = {"train": 0.90, "validation": 0.05, "test": 0.05}
-_BOUNDARIES = np.array([int(2**64 * 0.90), int(2**64 * 0.95)], dtype=np.uint64)
+_BOUNDARIES = np.array([int(2**64 * share) for share in (SPLIT_SHARES["train"], 1 - SPLIT_SHARES["test"])], np.uint64)
 
 
 def mix64(values: np.ndarray) -> np.ndarray:

@@ -323,8 +323,8 @@ class Scratchpad(Layout):
 
     def answer(self, problems: Problems, result: Result) -> pa.Array:
         steps = _sum_steps(problems, result, self.notation.reverse != "none")
-        rows = len(steps)
-        return text_array(join(steps.reshape(rows, 9 * steps.shape[1]), literal(":", rows), self.signed_number(problems, result)))
+        steps = steps.reshape(len(steps), 9 * steps.shape[1])
+        return text_array(join(steps, literal(":", len(steps)), self.signed_number(problems, result)))
 
 
 class RecursiveScratchpad(Layout):

@@ -23,7 +23,8 @@ def join(*parts: Cells) -> Cells:
 def interleave(first: Cells, second: Cells) -> Cells:
     """first[0] second[0] first[1] second[1] ...; `second` may have k cells for each of `first`, (rows, W, k)."""
     second = second if second.ndim == 3 else second[:, :, None]
-    return np.concatenate([first[:, :, None], second], axis=2).reshape(len(first), first.shape[1] * (1 + second.shape[2]))
+    both = np.concatenate([first[:, :, None], second], axis=2)
+    return both.reshape(len(both), both.shape[1] * both.shape[2])
 
 
 def text_array(cells: Cells) -> pa.StringArray:
