@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub.dataclasses import strict
+from torch import nn
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -66,7 +67,7 @@ class Pair:
     per_layer: bool
 
     def build(self, config: "PositionalConfig") -> PositionEncoding:
-        """The encoding's module, its parameters frozen if the pair is."""
+        """The encoding's module; if the pair is frozen, what it would train are buffers."""
         shape = Shape(
             heads=config.num_attention_heads if self.heads is None else len(self.heads),
             head_dim=config.head_dim,  # type: ignore[arg-type]
@@ -76,7 +77,10 @@ class Pair:
             whole=self.ids.whole,
             std=config.initializer_range,
         )
-        return self.encoding(shape, **self.options).requires_grad_(self.learnable)
+        encoding = self.encoding(shape, **self.options)
+        if not self.learnable:
+            _freeze(encoding)
+        return encoding
 
 
 @strict
@@ -191,8 +195,10 @@ class PositionalConfig(PreTrainedConfig):
         for name in ("digit", "separator", "filler", "answer"):
             beyond = [i for i in getattr(self, f"{name}_token_ids") or [] if not 0 <= i < self.vocab_size]
             _require(not beyond, f"{name}_token_ids {beyond} are no tokens: vocab_size is {self.vocab_size}")
-        for name in ("is_encoder_decoder", "chunk_size_feed_forward"):  # fields of the base class that nothing reads
-            _require(not getattr(self, name), f"{name} {getattr(self, name)} is not supported by these models")
+        # Fields of the base class that nothing here reads; with return_dict false transformers' own heads break too.
+        for name, only in (("is_encoder_decoder", False), ("chunk_size_feed_forward", 0), ("return_dict", True)):
+            value = getattr(self, name)
+            _require(value == only, f"{name} {value} is not supported by these models: leave it {only}")
         width = self.answer_width
         _require(width is None or len(width) == 2, f"answer_width is two numbers (times, plus), not {width}")
         self.pairs()
@@ -233,6 +239,14 @@ class PositionalConfig(PreTrainedConfig):
 def unknown(kind: str, name: Any, known: list[str]) -> ValueError:
     """The error for a name that nobody reads, with the names that somebody does."""
     return ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
+
+
+def _freeze(encoding: nn.Module) -> None:
+    """Turn parameters into buffers: `from_pretrained` sets `requires_grad` on every parameter that it loads."""
+    for module in encoding.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach())
 
 
 def _require(condition: bool, message: str) -> None:

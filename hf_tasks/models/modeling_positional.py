@@ -559,20 +559,23 @@ class PositionalForCausalLM(PositionalPreTrainedModel, GenerationMixin):
         self, input_ids: torch.LongTensor, *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Add the ids of the whole sequence, which `input_ids` is here, before it is cut down to the new tokens."""
-        whole = kwargs.pop("prefill_ids", None)
         inputs = super().prepare_inputs_for_generation(input_ids, *args, attention_mask=attention_mask, **kwargs)
         if inputs.get("structural_ids") is None and inputs.get("input_ids") is not None:
-            whole = input_ids if whole is None else whole
-            mask = attention_mask if attention_mask is not None and attention_mask.shape == whole.shape else None
-            inputs["structural_ids"] = self.structural_ids(whole, mask)
+            inputs["structural_ids"] = self._ids_of_prompt(input_ids, attention_mask)
         return inputs
+
+    def _ids_of_prompt(self, input_ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        # A mask of another length means that tokens are missing, which the model refuses.
+        fits = mask is not None and mask.shape == input_ids.shape
+        return self.structural_ids(input_ids, mask if fits else None)
 
     def _prefill(self, input_ids: Any, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any) -> Any:
         # Chunked prefill shows `prepare_inputs_for_generation` one chunk at a time; a number may lie across two.
-        if generation_config.prefill_chunk_size is not None:
-            model_kwargs["prefill_ids"] = input_ids
+        if generation_config.prefill_chunk_size is None or model_kwargs.get("structural_ids") is not None:
+            return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
+        model_kwargs["structural_ids"] = self._ids_of_prompt(input_ids, model_kwargs.get("attention_mask"))
         outputs = super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
-        model_kwargs.pop("prefill_ids", None)
+        del model_kwargs["structural_ids"]
         return outputs
 
 
