@@ -64,12 +64,13 @@ def tiny_model(tiny_config: Callable[..., Any]) -> Callable[..., Any]:
     def make(*pairs: tuple, kind: type = PositionalForCausalLM, fresh: bool = False, **fields: Any) -> Any:
         torch.manual_seed(0)
         model = kind(tiny_config(*pairs, **fields)).eval()
-        model.generation_config.eos_token_id = None  # generation goes on to its full length
+        if model.can_generate():
+            model.generation_config.eos_token_id = None  # generation goes on to its full length
         if not fresh:
             with torch.no_grad():
-                for name, parameter in model.named_parameters():
+                for name, value in model.state_dict().items():  # frozen pairs hold buffers
                     if "encodings" in name:
-                        parameter.uniform_(-0.5, 1.0)
+                        value.uniform_(0.1, 1.0)
         return model
 
     return make
