@@ -35,7 +35,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_positional import GATED_ACTIVATIONS, PositionalConfig
-from .position_encodings import PositionEncoding, rotate
+from .position_encodings import rotate
 from .position_ids import DIGIT, FILLER, OTHER, SEPARATOR, Tokens
 
 _AUTO_MAP = {
@@ -324,7 +324,8 @@ class PositionalPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, PositionEncoding):
+        # No isinstance: a config loaded from the Hub has its own copy of the sibling files, so other classes of these names.
+        if hasattr(module, "bias_of_content"):  # a position encoding
             module.reset_parameters()
         elif isinstance(module, TokenTable):
             init.copy_(module.kinds, module.compute())
@@ -463,8 +464,8 @@ class PositionalModel(PositionalPreTrainedModel):
         if structural_ids is None:
             structural_ids = self._ids_of_call(input_ids, inputs_embeds, attention_mask, past_key_values, past)
         state = self._prepare(structural_ids, attention_mask, past, queries, keys)
-        for encoding, ids in zip(self.encodings, state.query_ids, strict=True):
-            if isinstance(encoding, PositionEncoding) and encoding.embeds:
+        for pair, encoding, ids in zip(self.pairs, self.encodings, state.query_ids, strict=True):
+            if pair.encoding.embeds:
                 embeds = embeds + encoding.embed(ids, embeds)
         embeds = self.dropout(embeds)
 
