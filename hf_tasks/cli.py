@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -23,23 +22,36 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Small transformers on synthetic reasoning tasks. Begin with: hf-tasks run addition-extrapolation --preset cpu",
+    help="Small transformers on synthetic reasoning tasks. Begin with: hf-tasks run addition-extrapolation",
 )
 
 _SEVERAL = ("--seeds", "--set")
+INTERRUPTED = 130  # what a shell reports after Ctrl-C; typer makes it of a KeyboardInterrupt inside a command
+PAUSED = "interrupted; nothing is lost: the same command continues"
 
 RecipeName = Annotated[str, typer.Argument(help="A recipe of the package, or a .yaml file.")]
 Preset = Annotated[str, typer.Option(help="Which of the recipe's presets.")]
-Seeds = Annotated[list[int] | None, typer.Option(help="Seeds to train; the recipe's own if not given.")]
+Seeds = Annotated[list[str] | None, typer.Option(help="Seeds to train; the recipe's own if not given.")]
 Output = Annotated[Path | None, typer.Option(help="Output folder; runs/RECIPE-PRESET if not given.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe, dotted keys.")]
 
 
 def _load(recipe: str, preset: str, output: Path | None, settings: list[str] | None) -> tuple[Any, Path]:
+    from transformers.utils import logging
+
     from hf_tasks.recipe import load_recipe
 
     loaded = load_recipe(recipe, preset, settings)
+    logging.disable_progress_bar()  # of transformers: one for the single shard of every checkpoint
     return loaded, output or Path("runs") / f"{loaded.name}-{preset}"
+
+
+def _seeds(given: list[str] | None) -> list[int] | None:
+    """Seeds as numbers; typer's own message for a wrong one does not name it."""
+    for text in given or []:
+        if not text.isdecimal() or int(text) >= 2**32:
+            raise UserError(f"--seeds takes whole numbers from 0 to {2**32 - 1}, not {text!r}")
+    return [int(text) for text in given] if given else None
 
 
 @app.command("list")
@@ -99,7 +111,7 @@ def generate(
 ) -> None:
     """Write rows of a task as parquet with a dataset card; `load_dataset(DIR)` reads them.
 
-    Example: hf-tasks generate addition --split test --size 1000 --seed 0 --output sums --set digits=[1,20] reverse=answer
+    Example: hf-tasks generate addition --split test --size 1000 --output sums --set digits=[1,20] reverse=answer
     """
     from hf_tasks.dataset import write_dataset
     from hf_tasks.recipe import parse_setting
@@ -124,7 +136,7 @@ def run(
     from hf_tasks.run import run_recipe
 
     loaded, folder = _load(recipe, preset, output, settings)
-    _report(run_recipe(loaded, seeds or loaded.seeds, folder), folder)
+    _report(run_recipe(loaded, _seeds(seeds) or loaded.seeds, folder), folder)
 
 
 @app.command()
@@ -138,7 +150,7 @@ def train(
     from hf_tasks.run import train_recipe
 
     loaded, folder = _load(recipe, preset, output, settings)
-    train_recipe(loaded, seeds or loaded.seeds, folder)
+    train_recipe(loaded, _seeds(seeds) or loaded.seeds, folder)
     print(f"trained models are in {folder}")
 
 
@@ -206,12 +218,13 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        sys.exit(app(spread(given), standalone_mode=False) or 0)
+        code = app(spread(given), standalone_mode=False) or 0
+        if code != INTERRUPTED:
+            sys.exit(code)
+        _leave(PAUSED, code)
     except KeyboardInterrupt:
-        _leave("interrupted; nothing is lost: the same command continues", 130)
-    except click.exceptions.Abort:
-        _leave("interrupted; nothing is lost: the same command continues", 130)
-    except click.ClickException as error:
+        _leave(PAUSED, INTERRUPTED)
+    except typer.TyperException as error:
         _leave(error.format_message(), 2)
     except (UserError, OSError) as error:
         if debug:

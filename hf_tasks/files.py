@@ -1,14 +1,40 @@
 """Writing files so that bad luck leaves nothing half-written."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 
-def write_text(path: Path, text: str) -> None:
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or none: to a temporary name beside it, then one rename."""
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text)
+        part.write_bytes(content)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+@contextmanager
+def full_disk_as_os_error(folder: Path) -> Iterator[None]:
+    """Let a full disk be the OSError that it is: safetensors and torch.save raise errors of their own kinds.
+
+    Raises:
+        OSError: ENOSPC, with the folder as its file name.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        # torch names neither the file nor the reason, only the place in its writer where bytes went missing.
+        if "No space left" in str(error) or "inline_container" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise

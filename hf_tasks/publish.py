@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError
 
 from hf_tasks.analysis.plots import length_of
 from hf_tasks.dataset import card_template
 from hf_tasks.errors import UserError
-from hf_tasks.files import write_text
+from hf_tasks.files import write_bytes, write_text
 from hf_tasks.recipe import Recipe
 from hf_tasks.train import run_name
 
@@ -36,6 +37,15 @@ def results_table(results: dict[str, Any], case: str | None = None) -> list[dict
         value = f"{row['median']:.2f} ({row['min']:.2f})" if several else f"{row['median']:.2f}"
         rows.setdefault(place, {"slice": place, "count": row["count"]})[row["name"]] = value
     return list(rows.values())
+
+
+def results_markdown(results: dict[str, Any], case: str | None = None) -> str:
+    """`results_table` as a table for a README."""
+    names = list(dict.fromkeys(row["name"] for row in results["summary"]))
+    lines = [["digits" if case is None else case, "sums", *names], ["---"] * (len(names) + 2)]
+    for row in results_table(results, case):
+        lines.append([row["slice"], str(row["count"]), *(row.get(name, "") for name in names)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def render_card(recipe: Recipe, results: dict[str, Any], name: str | None = None, seed: int | None = None) -> str:
@@ -67,11 +77,13 @@ def render_card(recipe: Recipe, results: dict[str, Any], name: str | None = None
 
 
 def write_cards(recipe: Recipe, results: dict[str, Any], output: Path) -> None:
-    """`README.md` of the output folder and of every model in it."""
+    """`README.md` of the output folder and of every model in it, each beside the picture that it shows."""
+    picture = (output / "results.png").read_bytes()
     write_text(output / "README.md", render_card(recipe, results))
     for run in results["runs"]:
         folder = output / run_name(run["name"], run["seed"])
         write_text(folder / "README.md", render_card(recipe, results, run["name"], run["seed"]))
+        write_bytes(folder / "results.png", picture)
 
 
 def _eval_result(recipe: Recipe, one: dict[str, Any]) -> EvalResult:
@@ -103,7 +115,7 @@ def publish_model(folder: Path, repo_id: str, private: bool = False, dry_run: bo
         every file with its size in bytes.
 
     Raises:
-        UserError: the folder is not a finished and evaluated model.
+        UserError: the folder is not a finished and evaluated model, or the Hub did not take it.
     """
     for needed, how in (("config.json", "a model folder"), ("cells.json", "an evaluated model: run hf-tasks evaluate")):
         if not (folder / needed).is_file():
@@ -111,6 +123,13 @@ def publish_model(folder: Path, repo_id: str, private: bool = False, dry_run: bo
     files = [(path.name, path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()]
     if not dry_run:
         api = HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"Upload {folder.name} with hf_tasks")
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"Upload {folder.name} with hf_tasks")
+        # The last is what huggingface_hub makes of a large file whose upload broke off.
+        except (HTTPError, HFValidationError, LocalTokenNotFoundError, RuntimeError) as error:
+            raise UserError(
+                f"the Hub did not take {repo_id!r}: {' '.join(str(error).split())}; check the name, HF_ENDPOINT "
+                "and the token (hf auth login, or HF_TOKEN)"
+            ) from error
     return files

@@ -1,9 +1,10 @@
 """A recipe: one experiment, one YAML file, read strictly.
 
 - An unknown key, a wrong type or a missing name is one line that says where, what was known and what to do.
-- `presets` are overrides of the same keys, laid over the rest: `cpu` runs on two cores in minutes, `gpu` is the papers' scale.
-- `trainer` holds transformers' `TrainingArguments` and `model`/`models` hold `PositionalConfig` fields, each by their own
-  names, so nothing is renamed on the way and every option of theirs is an option of ours.
+- `presets` are overrides of the same keys, laid over the rest: `cpu` runs on two cores in minutes, `gpu` is the papers'
+  scale.
+- `trainer` holds transformers' `TrainingArguments` and `model`/`models` hold `PositionalConfig` fields, each by their
+  own names, so nothing is renamed on the way and every option of theirs is an option of ours.
 - Everything a mistake can be found in is built once on loading (tasks, configs, arguments): a run fails at the door.
 """
 
@@ -44,6 +45,7 @@ class Evaluation:
     Attributes:
         parameters: task parameters in which evaluation differs from training.
         lengths: values of the task's length parameter; a number stands for all operands, a list gives one for each.
+            None given: problems as in training.
         size: rows for each length. sizes: exceptions, length -> rows.
         grid: digits whose every pair (a, b) is evaluated. grid_size: rows for each pair.
         hard_lengths: lengths at which the task's hard cases are evaluated. hard_size: rows for each family.
@@ -110,11 +112,15 @@ class Recipe:
         """The training task."""
         return get_task(self.task, **self.parameters)
 
+    def length_key(self) -> str:
+        """The task's parameter that says how long its problems are."""
+        return "digits" if "digits" in self.get_task().parameters() else "length"
+
     def task_at(self, length: Any) -> Task:
-        """The task that is evaluated at one length: a number for all operands, or a list with one for each."""
-        key = "digits" if "digits" in self.get_task().parameters() else "length"
+        """The task that is evaluated: at a number for all operands, a list with one for each, or (None) as trained."""
         span = [[d, d] for d in length] if isinstance(length, list) else [length, length]
-        return get_task(self.task, **{**self.parameters, **self.evaluation.parameters, key: span})
+        at = {} if length is None else {self.length_key(): span}
+        return get_task(self.task, **{**self.parameters, **self.evaluation.parameters, **at})
 
     def model_fields(self, name: str) -> dict[str, Any]:
         """The `PositionalConfig` fields of one of the models."""
@@ -168,7 +174,7 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
             if path.parent == RECIPES
             else UserError(f"no recipe file {name!r}; the package's own: {', '.join(recipe_names())}")
         )
-    content = read_yaml(path.read_text(), str(path.name))
+    content = read_yaml(path.read_text(encoding="utf-8"), path.name)
     if not isinstance(content, dict):
         raise UserError(f"{path.name} must hold keys and values, not {type(content).__name__}")
     presets = content.pop("presets", None) or {}
@@ -235,7 +241,7 @@ def _value(wanted: Any, value: Any, where: str) -> Any:
     kind = origin or wanted
     right = isinstance(value, (int, float) if kind is float else kind)
     if not right or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{where} must be {'a ' + kind.__name__}, not {value!r}")
+        raise UserError(f"{where} must be of type {kind.__name__}, not {value!r}")
     if kind is list:
         return [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
     if kind is dict:
@@ -260,6 +266,8 @@ def _check(recipe: Recipe) -> None:
 
 def build_config(recipe: Recipe, name: str) -> Any:
     """The `PositionalConfig` of one model of the recipe, for the tokenizer of its task."""
+    from huggingface_hub.errors import StrictDataclassError
+
     from hf_tasks.models import PositionalConfig
     from hf_tasks.tokenizer import build_tokenizer
 
@@ -268,7 +276,7 @@ def build_config(recipe: Recipe, name: str) -> Any:
     task = recipe.get_task()
     try:
         config = PositionalConfig.from_tokenizer(build_tokenizer(task), **recipe.model_fields(name))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, StrictDataclassError) as error:
         raise UserError(f"{recipe.name}.models.{name}: {' '.join(str(error).split())}") from error
     if any(pair["ids"] == "significance" for pair in config.positions or []):
         style = task.number_format()

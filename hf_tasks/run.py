@@ -58,8 +58,9 @@ def finished_runs(recipe: Recipe, output: Path) -> list[Row]:
 
 def train_recipe(recipe: Recipe, seeds: list[int], output: Path) -> None:
     """Train every model with every seed that does not stand yet."""
-    from hf_tasks.train import train
+    from hf_tasks.train import check_it_fits, train
 
+    check_it_fits(recipe)  # first, so that a refused recipe claims no folder
     claim(recipe, output)
     train(recipe, seeds, output)
 
@@ -73,7 +74,8 @@ def evaluate_recipe(recipe: Recipe, output: Path) -> dict[str, Any]:
     from hf_tasks.evaluate import evaluate
     from hf_tasks.publish import write_cards
 
-    claim(recipe, output)
+    if output.exists():
+        claim(recipe, output)
     runs = finished_runs(recipe, output)
     if not runs:
         raise UserError(f"{str(output)!r} holds no trained model of {recipe.name}; first: hf-tasks train {recipe.name}")

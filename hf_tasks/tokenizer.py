@@ -2,7 +2,8 @@
 
 - One token a character, so that digits are tokens of their own; the vocabulary is the task's, plus four special tokens.
 - It is a plain `PreTrainedTokenizerFast`: `AutoTokenizer` loads it anywhere without remote code.
-- It pads on the left, as generation needs, and puts <bos> before the text; what ends an answer, <eos>, is added by training.
+- It pads on the left, as generation needs, and puts <bos> before the text; <eos>, which ends an answer, is added by
+  training.
 - It carries the task's `number_format`, which `PositionalConfig.from_tokenizer` turns into digit and separator ids.
 """
 

@@ -11,21 +11,31 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from tqdm.auto import tqdm
+from transformers import (
+    BatchEncoding,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
-from hf_tasks.models import ENCODINGS, PositionalForCausalLM
+from hf_tasks.files import full_disk_as_os_error, write_text
+from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM
+from hf_tasks.models.modeling_positional import TokenTable
 from hf_tasks.models.position_encodings import Learned, PositionEncoding
+from hf_tasks.models.position_ids import Tokens
 from hf_tasks.recipe import Recipe, build_config, training_arguments
 from hf_tasks.tasks import Task
 from hf_tasks.tokenizer import build_tokenizer
@@ -72,8 +82,11 @@ def training_data(task: Task, size: int | None, seed: int) -> Any:
     """Encoded training rows: a `Dataset` of `size`, or an endless `IterableDataset`."""
     tokenizer = build_tokenizer(task)
     rows = task.iterable("train", seed=seed) if size is None else task.dataset("train", size=size, seed=seed)
-    mapped: Any = rows.select_columns(["prompt", "answer"])
-    return mapped.map(encode, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=["prompt", "answer"])
+    texts: Any = rows.select_columns(["prompt", "answer"])
+    bar = {} if size is None else {"desc": "encoding"}
+    return texts.map(
+        encode, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=["prompt", "answer"], **bar
+    )
 
 
 def parameter_groups(model: torch.nn.Module, recipe: Recipe, args: Any) -> list[dict[str, Any]]:
@@ -111,7 +124,24 @@ class ExactMatchCallback(TrainerCallback):
         model.train()
         state.log_history.append({"exact_match": sum(right) / len(right), "step": state.global_step})
         if state.is_world_process_zero:
-            print(f"step {state.global_step}: exact match {sum(right)}/{len(right)} on validation rows")
+            tqdm.write(f"step {state.global_step}: exact match {sum(right)}/{len(right)} on validation rows")
+
+
+class Bar(ProgressCallback):
+    """The Trainer's progress bar, with the name of the run before it and the loss behind it, instead of log lines."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description(self.name)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and "loss" in (logs or {}):
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.4g}")  # type: ignore[index]
 
 
 class Stopwatch(TrainerCallback, ExportableState):
@@ -144,47 +174,57 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def lengths_to_evaluate(recipe: Recipe) -> list[Any]:
-    """Every length that any part of the evaluation asks for."""
+    """Every length that any part of the evaluation asks for, each cell of the grid included."""
     wanted = recipe.evaluation
-    return [*wanted.lengths, *([a, b] for a in wanted.grid[-1:] for b in wanted.grid[-1:]), *wanted.hard_lengths]
+    return [*wanted.lengths, *([a, b] for a in wanted.grid for b in wanted.grid), *wanted.hard_lengths]
 
 
 def check_it_fits(recipe: Recipe) -> None:
-    """Refuse, before anything is trained, a run whose longest sequence a table or a limit cannot hold.
+    """Refuse, before anything is trained, a run that would fail later: no such rows, a table or limit too short.
 
     Raises:
-        UserError: names the model, the length and what is too short.
+        UserError: names the task's parameters or the model, and what is too small.
     """
-    tokenizer = build_tokenizer(recipe.get_task())
-    limit = recipe.evaluation.max_new_tokens
-    for task in [recipe.get_task(), *(recipe.task_at(length) for length in lengths_to_evaluate(recipe))]:
-        prompt, answer = task.max_lengths
-        if limit is not None and answer + 1 > limit:
+    training, wanted = recipe.get_task(), recipe.evaluation
+    if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
+        raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
+    tasks = list(dict.fromkeys([training, *map(recipe.task_at, lengths_to_evaluate(recipe))]))
+    for task in tasks:
+        needed = task.max_lengths[1] + 1
+        if wanted.max_new_tokens is not None and needed > wanted.max_new_tokens:
             raise UserError(
-                f"{recipe.name}.evaluation.max_new_tokens is {limit}, but an answer of {task.name} with "
-                f"{task.parameters()} takes up to {answer + 1} tokens: raise it, or leave it out"
+                f"{recipe.name}.evaluation.max_new_tokens is {wanted.max_new_tokens}, but an answer of {task.name} "
+                f"with {task.parameters()} takes up to {needed} tokens: raise it, or leave it out"
             )
-        rows = task.generate("test", size=1)
-        encoded = encode({"prompt": list(rows["prompt"]), "answer": list(rows["answer"])}, tokenizer)["input_ids"]
-        for name in recipe.models:
-            _check_tables(recipe, name, torch.tensor(encoded), prompt + answer + 2)
+    if wanted.every is not None:
+        training.table("validation", size=1)
+    # Training lengths are mixed: the longest of many rows stands for them.
+    tables = [training.table("train", size=256), *(task.table("test", size=1) for task in tasks)]
+    texts = [max(map(str.__add__, *(t[c].to_pylist() for c in ("prompt", "answer"))), key=len) for t in tables]
+    rows = build_tokenizer(training)(texts, padding=True, return_tensors="pt")
+    longest = max(sum(task.max_lengths) for task in tasks) + 2
+    for name in recipe.models:
+        _check_tables(build_config(recipe, name), f"{recipe.name}.models.{name}", rows, longest)
 
 
-def _check_tables(recipe: Recipe, name: str, row: torch.Tensor, longest: int) -> None:
-    with torch.device("cpu"):
-        model = PositionalForCausalLM(build_config(recipe, name))
-    ids = model.structural_ids(row)
-    for index, encoding in enumerate(model.model.encodings):
-        if isinstance(encoding, Learned):
-            spec = model.config.positions[index]  # type: ignore[index]
-            # Rows differ in length, so ids that count tokens are taken at the longest; the others at one full row.
-            needed = longest if spec["ids"] == "sequential" else int(ids[..., index].max()) + 1
-            needed += spec.get("max_offset", 0)
-            if needed > encoding.size:
-                raise UserError(
-                    f"{recipe.name}.models.{name}: {spec['ids']} ids reach {needed - 1}, but the table of 'learned' has "
-                    f"size {encoding.size}: raise size, or evaluate at shorter lengths"
-                )
+def _check_tables(config: PositionalConfig, where: str, rows: BatchEncoding, longest: int) -> None:
+    """Refuse a table of `learned` that is too short for the ids of these rows, or of `longest` tokens."""
+    read = TokenTable(config)
+    read.kinds.copy_(read.compute())
+    tokens = read(rows["input_ids"], rows["attention_mask"].bool())
+    count = Tokens(ids=None, kind=None, answer=None, real=torch.ones(1, longest, dtype=torch.bool))
+    for spec, pair in zip(config.positions or [], config.pairs(), strict=True):
+        if pair.encoding is not Learned:
+            continue
+        highest = int(pair.ids(tokens if pair.ids.from_tokens else count, False).max())
+        drawn = [highest + getattr(pair.ids, "max_offset", 0), getattr(pair.ids, "max_length", 0) - 1]
+        with torch.device("meta"):
+            size = pair.build(config).size
+        if max(drawn) >= size:
+            raise UserError(
+                f"{where}: {spec['ids']} ids reach {max(drawn)}, but the table of 'learned' has size {size}: "
+                "raise size, or evaluate at shorter lengths"
+            )
 
 
 def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
@@ -198,23 +238,17 @@ def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
 
     Returns:
         the folder of the finished model: weights, config, code, tokenizer and `training.json`.
-
-    Raises:
-        UserError: the recipe cannot be trained as it is.
     """
     finished, workshop = output / run_name(name, seed), output / WORKSHOP / run_name(name, seed)
     if finished.is_dir():
         return finished
     args = training_arguments(recipe, str(workshop), seed)
-    if recipe.data.size is None and args.max_steps <= 0:
-        raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
     args.restore_callback_states_from_checkpoint = True
     task = recipe.get_task()
     tokenizer = build_tokenizer(task)
     set_seed(seed)
     model = PositionalForCausalLM(build_config(recipe, name))
-    stopwatch = Stopwatch()
-    callbacks: list[TrainerCallback] = [stopwatch]
+    callbacks: list[TrainerCallback] = [Stopwatch()]
     if recipe.evaluation.every is not None:
         callbacks.append(ExactMatchCallback(task, tokenizer, recipe.evaluation.every, recipe.evaluation.every_size))
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
@@ -227,38 +261,38 @@ def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
         callbacks=callbacks,
         optimizers=(optimizer_class(parameter_groups(model, recipe, args), **options), None),
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(workshop))
-    if not trainer.is_world_process_zero():
-        return finished
-    _finish(trainer, recipe, workshop, finished, _seconds(trainer, stopwatch))
+    trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+    if not args.disable_tqdm:
+        trainer.add_callback(Bar(run_name(name, seed)))
+    with full_disk_as_os_error(output):
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(workshop))
+        if trainer.is_world_process_zero():
+            _finish(trainer, recipe, workshop, finished)
     return finished
 
 
-def _seconds(trainer: Trainer, ours: Stopwatch) -> float:
-    # Restoring from a checkpoint replaces the callback by one made from its state.
-    found: Iterator[Stopwatch] = (c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
-    return max((watch.seconds for watch in found), default=ours.seconds)
-
-
-def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path, seconds: float) -> None:
+def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) -> None:
     """Save the model with what is known of its training, then move it into place in one rename."""
+    # Asked of the Trainer, since resuming replaces the callback that it was given by one made from the checkpoint.
+    (stopwatch,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
+    args = trainer.args
+    rows_seen = trainer.state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     whole = workshop / "model"
+    trainer.model.config.use_cache = True  # type: ignore[union-attr]  # the Trainer switches it off
     trainer.save_model(str(whole))
     facts = {
         "parameters": sum(p.numel() for p in trainer.model.parameters()),  # type: ignore[union-attr]
-        "train_examples": recipe.data.size,
+        "train_examples": recipe.data.size or rows_seen,
         "train_steps": trainer.state.global_step,
-        "train_seconds": round(seconds, 1),
+        "train_seconds": round(stopwatch.seconds, 1),
         "log_history": trainer.state.log_history,
     }
-    (whole / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    write_text(whole / "training.json", json.dumps(facts, indent=1) + "\n")
     (whole / "training_args.bin").unlink(missing_ok=True)  # a pickle, with paths of this machine in it
     os.replace(whole, finished)
     shutil.rmtree(workshop)
 
 
 def train(recipe: Recipe, seeds: list[int], output: Path) -> list[Path]:
-    """Train every model of a recipe with every seed; see `train_model`."""
-    check_it_fits(recipe)
-    datasets.disable_progress_bars()
+    """Train every model of a recipe, once `check_it_fits` has let it pass, with every seed; see `train_model`."""
     return [train_model(recipe, name, seed, output) for seed in seeds for name in recipe.models]

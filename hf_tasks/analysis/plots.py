@@ -5,7 +5,7 @@
 - Drawn on matplotlib's object interface, so nothing touches the user's own figures or back end.
 """
 
-import os
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hf_tasks.files import write_bytes
+
 
 def draw_results(results: dict[str, Any], path: Path) -> None:
-    """Draw the curves, and the grids if there are any, of a `results.json` into a PNG."""
+    """Draw the picture of a `results.json` into a PNG."""
+    image = io.BytesIO()
+    results_figure(results).savefig(image, format="png", metadata={"Software": None})
+    write_bytes(path, image.getvalue())
+
+
+def results_figure(results: dict[str, Any]) -> Figure:
+    """The curves of a `results.json`, and below them its grids if there are any."""
     names = list(dict.fromkeys(row["name"] for row in results["summary"]))
     grids = {name: _cells(results, name, "grid") for name in names}
     with_grid = [name for name in names if grids[name]]
@@ -26,17 +35,12 @@ def draw_results(results: dict[str, Any], path: Path) -> None:
     _draw_curves(figure.add_subplot(spec[0, :]), results, names)
     for column, name in enumerate(with_grid):
         _draw_grid(figure.add_subplot(spec[1, column]), name, grids[name])
-    part = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(part, format="png", metadata={"Software": None})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    return figure
 
 
 def length_of(place: dict[str, Any]) -> float:
-    """The length of a slice: its longest operand, or its `length`."""
-    return max(value for key, value in place.items() if key.startswith("digits_") or key == "length")
+    """The length of a slice: its longest operand, or its `length`; 0 where it names none."""
+    return max((value for key, value in place.items() if key.startswith("digits_") or key == "length"), default=0)
 
 
 def _cells(results: dict[str, Any], name: str, case: str | None) -> list[dict[str, Any]]:

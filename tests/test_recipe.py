@@ -1,0 +1,75 @@
+"""Recipes are read strictly; every recipe of the package is sound in every preset."""
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_tasks.errors import UserError
+from hf_tasks.recipe import RECIPES, load_recipe, read_yaml, recipe_names
+
+NAME = "addition-extrapolation"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_preset_loads_and_fits(name: str) -> None:
+    from hf_tasks.train import check_it_fits
+
+    for preset in yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["presets"]:
+        recipe = load_recipe(name, preset)
+        assert recipe.models and recipe.summary
+        assert preset != "cpu" or check_it_fits(recipe) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["trainer.max_step=5"], "unknown key of addition-extrapolation.trainer .* 'max_step' .*max_steps"),
+        (["task=additon"], "unknown task 'additon' .did you mean 'addition'"),
+        (["parameters.digts=[1,2]"], "unknown parameter of addition 'digts'"),
+        (["models.x.positions=[{ids: sequental, encoding: rotary}]"], "unknown position ids 'sequental'"),
+        (["models.x.positions=[{ids: sequential, encoding: rotory}]"], "unknown position encoding 'rotory'"),
+        (["models.x.positions=[{ids: sequential, encoding: rotary, clip: 2}]"], "unknown key of the pair"),
+        (["models.x.hiden_size=3"], "unknown field of PositionalConfig 'hiden_size'"),
+        (["model.hidden_size=wide"], "models.sequential.learned: .*hidden_size"),
+        (["model.hidden_size=36", "models.x.positions=[{ids: sequential, encoding: rotary}]"], "even head_dim"),
+        (["data.size=many"], "data.size must be of type int, not 'many'"),
+        (["evaluation.sizes.50=x"], "evaluation.sizes"),
+        (["encoding_lr_multiplier.cliped=2"], "unknown encoding .*'cliped'"),
+        (["nonsense=1"], "unknown key of addition-extrapolation 'nonsense'"),
+        (["parameters.reverse=none", "parameters.pad=false"], "neither reversed nor padded"),
+        (["trainer.learning_rate"], "--set takes key=value"),
+        (["trainer={"], "no valid YAML"),
+        (["trainer.seed=3"], "unknown key .*'seed'"),
+    ],
+)
+def test_mistakes_are_one_clear_line(settings: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        load_recipe(NAME, "cpu", settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_recipe_and_preset() -> None:
+    with pytest.raises(UserError, match=r"unknown recipe 'adition'.*known: addition-extrapolation"):
+        load_recipe("adition")
+    with pytest.raises(UserError, match="unknown preset 'tpu'; known: cpu, gpu"):
+        load_recipe(NAME, "tpu")
+    with pytest.raises(UserError, match=r"no recipe file 'mine.yaml'"):
+        load_recipe("mine.yaml")
+
+
+def test_padded_answers_have_places() -> None:
+    recipe = load_recipe(NAME, "cpu", ["parameters.reverse=none", "parameters.pad=true"])
+    assert recipe.get_task().number_format()["answer_width"] == [1, 1]
+
+
+def test_settings_lie_over_the_preset() -> None:
+    recipe = load_recipe(NAME, "cpu", ["trainer.max_steps=7", "models.sequential+learned=null", "seeds=[3]"])
+    assert recipe.trainer["max_steps"] == 7 and recipe.seeds == [3]
+    assert "sequential+learned" not in recipe.models and len(recipe.models) == 2
+
+
+@given(st.floats(min_value=1e-12, max_value=1e12))
+def test_numbers_in_scientific_notation_are_numbers(number: float) -> None:
+    assert read_yaml(f"{number:e}", "a test") == float(f"{number:e}")
+    assert read_yaml("1e-3", "a test") == 1e-3
