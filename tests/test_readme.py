@@ -1,0 +1,53 @@
+"""The front page says what is: its figures are the committed ones, its tree is the tree, its code runs."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_tasks.publish import results_markdown
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+RESULTS = json.loads((ROOT / "results" / "addition-extrapolation" / "results.json").read_text())
+
+
+def test_figures_are_the_committed_ones() -> None:
+    shown = README.partition("<!-- results:table -->\n")[2].partition("\n<!-- results:end -->")[0]
+    assert shown == results_markdown(RESULTS)
+
+
+def test_headline_holds() -> None:
+    """The goal of the project's first result, on the committed run of five seeds."""
+    at_100 = {row["name"]: row for row in RESULTS["summary"] if row["slice"] == {"digits_a": 100, "digits_b": 100}}
+    assert len(RESULTS["seeds"]) >= 5 and RESULTS["preset"] == "cpu"
+    assert at_100["sequential+learned"]["max"] == 0.0
+    assert at_100["significance+clipped"]["median"] >= 0.99
+    assert max(run["train_examples"] for run in RESULTS["runs"]) <= 120_000
+
+
+def test_every_module_is_in_the_tree() -> None:
+    tree = README.partition("## The tree")[2].partition("## ")[0]
+    files = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shipped = [Path(name) for name in files.split() if name.startswith(("hf_tasks/", "datasets_scripts/"))]
+    missing = [p for p in shipped if p.name != "__init__.py" and "metrics" not in p.parts and p.name not in tree]
+    assert not missing
+
+
+@pytest.mark.slow
+def test_code_of_the_front_page_runs_without_this_package(tmp_path: Path) -> None:
+    """A model trained by the recipe adds two 30-digit numbers in a left-padded batch, in a stranger's process."""
+    hf_tasks = [sys.executable, "-c", "import sys; from hf_tasks.cli import main; main(sys.argv[1:])"]
+    output = tmp_path / "runs" / "addition-extrapolation-cpu"
+    settings = ["models.sequential+learned=null", "models.significance+learned=null", "evaluation.lengths=[30]"]
+    command = [*hf_tasks, "run", "addition-extrapolation", "--output", str(output), "--set", *settings]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "trust_remote_code" in block]
+    blocked = "import sys; sys.modules['hf_tasks'] = None\n" + code
+    done = subprocess.run([sys.executable, "-c", blocked], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    total = 271828182845904523536028747135 + 314159265358979323846264338327
+    assert done.stdout.strip() == str([f"{total:031}", f"{58 + 1234:05}"])
