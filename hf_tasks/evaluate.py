@@ -66,7 +66,7 @@ def complete(
         for row, tokens in zip(rows, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             if tokenizer.eos_token_id in tokens:
                 tokens = tokens[: tokens.index(tokenizer.eos_token_id)]
-                completions[row] = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+                completions[row] = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
     return completions
 
 
@@ -140,7 +140,8 @@ def evaluate_model(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     if kept.is_file():
         return json.loads(kept.read_text())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = PositionalForCausalLM.from_pretrained(folder).to(device)
+    model = PositionalForCausalLM.from_pretrained(folder)
+    model.to(device)  # type: ignore[arg-type] - a decorator of transformers hides the signature
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     wanted, cells = recipe.evaluation, []
     questions = list(_questions(recipe))

@@ -239,13 +239,13 @@ def _value(wanted: Any, value: Any, where: str) -> Any:
     if is_dataclass(wanted):
         return _build(typing.cast(type, wanted), value, where)
     kind = origin or wanted
-    right = isinstance(value, (int, float) if kind is float else kind)
-    if not right or (isinstance(value, bool) and kind is not bool):
+    known: tuple[type, ...] = (int, float) if kind is float else (kind,)
+    if not isinstance(value, known) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{where} must be of type {kind.__name__}, not {value!r}")
     if kind is list:
-        return [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(typing.cast(list, value))]
     if kind is dict:
-        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in typing.cast(dict, value).items()}
     return float(value) if kind is float else value
 
 
