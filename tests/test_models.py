@@ -248,6 +248,16 @@ def test_heads_confine_a_pair(encoding: str, tiny_model: Make, batch: torch.Tens
         assert not torch.allclose(got[:, head], without[:, head], atol=1e-3)
 
 
+@pytest.mark.parametrize("key_heads", [2, 4])
+def test_rotary_heads_turn_their_keys_and_no_others(key_heads: int, tiny_model: Make, batch: torch.Tensor) -> None:
+    options = ({"heads": [2, 3]}, {})
+    some, every = (tiny_model(("sequential", "rotary", o), num_key_value_heads=key_heads) for o in options)
+    none = tiny_model(("sequential", "none"), num_key_value_heads=key_heads)
+    got = attentions(some, batch)
+    close(got[:, :2], attentions(none, batch)[:, :2])
+    close(got[:, 2:], attentions(every, batch)[:, 2:])
+
+
 @pytest.mark.parametrize("encoding", ["match", "clipped", "fire"])
 def test_scores_off_leaves_the_biases_alone(encoding: str, tiny_model: Make, batch: torch.Tensor) -> None:
     model = tiny_model(("token", encoding, {"heads": [2], "scores": "off"}))
