@@ -32,7 +32,14 @@ def test_every_preset_loads_and_fits(name: str) -> None:
         (["models.x.positions=[{ids: sequential, encoding: rotary, clip: 2}]"], "unknown key of the pair"),
         (["models.x.hiden_size=3"], "unknown field of PositionalConfig 'hiden_size'"),
         (["model.hidden_size=wide"], "models.sequential.learned: .*hidden_size"),
-        (["model.hidden_size=36", "models.x.positions=[{ids: sequential, encoding: rotary}]"], "even head_dim"),
+        (
+            [
+                "model.hidden_size=36",
+                "model.num_attention_heads=4",
+                "models.x.positions=[{ids: sequential, encoding: rotary}]",
+            ],
+            "even head_dim",
+        ),
         (["data.size=many"], "data.size must be of type int, not 'many'"),
         (["evaluation.sizes.50=x"], "evaluation.sizes"),
         (["encoding_lr_multiplier.cliped=2"], "unknown encoding .*'cliped'"),

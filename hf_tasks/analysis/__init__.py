@@ -1,1 +1,1 @@
-"""What a trained model does: pictures of its results, and (to come) its heads, probes and sharpness."""
+"""What came out of training, to look at: pictures of results."""
