@@ -13,7 +13,7 @@ import shutil
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -219,10 +219,10 @@ def _check_tables(config: PositionalConfig, where: str, rows: BatchEncoding, lon
         highest = int(pair.ids(tokens if pair.ids.from_tokens else count, False).max())
         drawn = [highest + getattr(pair.ids, "max_offset", 0), getattr(pair.ids, "max_length", 0) - 1]
         with torch.device("meta"):
-            size = cast(Learned, pair.build(config)).size
-        if max(drawn) >= size:
+            table: Any = pair.build(config)
+        if max(drawn) >= table.size:
             raise UserError(
-                f"{where}: {spec['ids']} ids reach {max(drawn)}, but the table of 'learned' has size {size}: "
+                f"{where}: {spec['ids']} ids reach {max(drawn)}, but the table of 'learned' has size {table.size}: "
                 "raise size, or evaluate at shorter lengths"
             )
 

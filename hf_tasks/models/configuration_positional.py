@@ -3,7 +3,7 @@
 What is unusual here:
 - Position is a list of pairs (ids, encoding) out of two registries, each pair a flat dictionary that survives JSON.
 - Unknown fields are refused, in the config and in a pair: the base class would store a typo and say nothing.
-- `num_hidden_layers` counts applications of a layer, as in ALBERT: shared layers keep it, so caches and depth stay true.
+- `num_hidden_layers` counts applications of a layer, as in ALBERT: shared layers keep it, so caches stay true.
 - The config knows which tokens are digits, separators, fillers and the answer's opener; `from_tokenizer` fills them in.
 
 This file is uploaded beside every checkpoint.
@@ -168,7 +168,7 @@ class PositionalConfig(PreTrainedConfig):
         self.check()
 
     def check(self) -> None:
-        """Refuse settings that contradict each other. The model calls it again, as `from_pretrained` sets fields late."""
+        """Refuse settings that contradict each other; the model asks again, as `from_pretrained` sets fields late."""
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                      "num_key_value_heads", "head_dim", "num_loops", "attention_scaling_length"):  # fmt: skip
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
@@ -184,8 +184,8 @@ class PositionalConfig(PreTrainedConfig):
         _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
         if self.share_layers:
             fits = self.num_loops > 1 and self.num_hidden_layers % self.num_loops == 0  # type: ignore[operator]
-            _require(fits, f"share_layers needs num_loops (now {self.num_loops}) above 1 that divides num_hidden_layers "
-                           f"{self.num_hidden_layers}")  # fmt: skip
+            given = f"not {self.num_loops} for num_hidden_layers {self.num_hidden_layers}"
+            _require(fits, f"share_layers needs num_loops above 1 that divides num_hidden_layers, {given}")
         else:
             _require(self.num_loops == 1, f"num_loops {self.num_loops} needs share_layers: true")
             _require(not self.input_injection, "input_injection adds the embeddings again before every loop: it needs "
@@ -308,7 +308,8 @@ def _heads(name: str, heads: Any, encoding: type[PositionEncoding], config: Posi
     if heads is None:
         return None
     total, groups = config.num_attention_heads, config.num_attention_heads // config.num_key_value_heads  # type: ignore
-    right = isinstance(heads, list) and heads and sorted(set(heads)) == heads and 0 <= heads[0] <= heads[-1] < total
+    rising = isinstance(heads, list) and bool(heads) and sorted(set(heads)) == heads
+    right = rising and 0 <= heads[0] <= heads[-1] < total
     _require(right, f"heads of the pair {name} must be rising head numbers from 0 to {total - 1}, not {heads}")
     _require(encoding.turns or encoding.biases, f"heads of the pair {name}: embeddings are shared by all heads")
     if encoding.turns and groups > 1:

@@ -81,7 +81,7 @@ class PositionState:
 
     Attributes:
         query_ids, key_ids: ids of the new tokens and of all keys, (B or 1, Q or K), one tensor a pair.
-        turns: cosines, sines and a head mask (H or None) for every pair that turns queries and keys.
+        turns: (cosines, sines) and heads (None: all) for every pair that turns queries and keys.
         bias: (B or 1, H, Q, K) of the pairs whose biases all layers share, or None.
         visible: (B or 1, 1, Q, K) bool, or None where no pair reads content.
         scale: (B or 1, 1, Q, 1) factor of all logits, or None.
@@ -89,7 +89,7 @@ class PositionState:
 
     def __init__(self, query_ids: list[torch.Tensor], key_ids: list[torch.Tensor]) -> None:
         self.query_ids, self.key_ids = query_ids, key_ids
-        self.turns: list[tuple[torch.Tensor, torch.Tensor, list[int] | None]] = []
+        self.turns: list[tuple[tuple[torch.Tensor, torch.Tensor], list[int] | None]] = []
         self.bias: torch.Tensor | None = None
         self.visible: torch.Tensor | None = None
         self.scale: torch.Tensor | None = None
@@ -138,7 +138,7 @@ class PositionalAttention(nn.Module):
         self.o_proj = nn.Linear(queries, width, bias=False)
         self.pairs = config.pairs()
         self.own = [i for i, pair in enumerate(self.pairs) if pair.per_layer]
-        self.encodings = nn.ModuleList(self.pairs[i].build(config) for i in self.own)
+        self.encodings: Any = nn.ModuleList(self.pairs[i].build(config) for i in self.own)
         silent = {h for pair in self.pairs if not pair.scores for h in pair.heads or range(config.num_attention_heads)}
         self.scored = [float(h not in silent) for h in range(config.num_attention_heads)] if silent else None
 
@@ -189,7 +189,8 @@ class PositionalAttention(nn.Module):
             bias = bias.to(query.dtype)
             if self.config._attn_implementation == "flex_attention":  # its score function indexes the batch
                 bias = bias.expand(len(query), -1, -1, -1)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        chosen: Any = self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(chosen, eager_attention_forward)
         output, weights = attend(
             self,
             query,
@@ -317,14 +318,14 @@ class PositionalPreTrainedModel(PreTrainedModel):
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As the base; the new tokens are neither digits nor separators unless the config says so."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
-        table = self.base_model.tokens
-        table.kinds = table.compute().to(table.kinds.device)  # type: ignore[union-attr]
+        table: Any = self.base_model.tokens
+        table.kinds = table.compute().to(table.kinds.device)
         return embeddings
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
+    def _init_weights(self, module: Any) -> None:
         super()._init_weights(module)
-        # No isinstance: a config loaded from the Hub has its own copy of the sibling files, so other classes of these names.
+        # No isinstance: a config loaded from the Hub has its own copy of the sibling files, so other classes.
         if hasattr(module, "bias_of_content"):  # a position encoding
             module.reset_parameters()
         elif isinstance(module, TokenTable):
@@ -340,9 +341,12 @@ class PositionalModel(PositionalPreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
         self.tokens = TokenTable(config)
         self.pairs = config.pairs()
-        self.encodings = nn.ModuleList(nn.Identity() if pair.per_layer else pair.build(config) for pair in self.pairs)
+        self.encodings: Any = nn.ModuleList(
+            nn.Identity() if pair.per_layer else pair.build(config) for pair in self.pairs
+        )
         self.layers = nn.ModuleList(
-            PositionalLayer(config) for _ in range(config.num_hidden_layers // config.num_loops)  # type: ignore[operator]
+            PositionalLayer(config)
+            for _ in range(config.num_hidden_layers // config.num_loops)  # type: ignore[operator]
         )
         self.norm = PositionalNorm(config)
         self.gradient_checkpointing = False
@@ -414,7 +418,9 @@ class PositionalModel(PositionalPreTrainedModel):
             seen = seen & (torch.arange(keys, device=device) <= slots[:, None])
         return seen
 
-    def _prepare(self, ids: torch.Tensor, mask: torch.Tensor | None, past: Any, queries: int, keys: int) -> PositionState:
+    def _prepare(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, past: Any, queries: int, keys: int
+    ) -> PositionState:
         """Everything about position that the layers share."""
         state = self._state(ids, past, queries, keys)
         for index, (pair, encoding) in enumerate(zip(self.pairs, self.encodings, strict=True)):
@@ -425,10 +431,10 @@ class PositionalModel(PositionalPreTrainedModel):
             if encoding.biases:
                 bias = encoding.bias(state.query_ids[index], state.key_ids[index])
                 state.bias = add_to_heads(state.bias, bias, pair.heads, self.config.num_attention_heads)
-        if self.config.attention_scaling == "log_length" or any(pair.encoding.in_layers for pair in self.pairs):
+        if any(pair.encoding.in_layers for pair in self.pairs):
             state.visible = self._visible(mask, past, queries, keys)
         if self.config.attention_scaling == "log_length":
-            count = state.visible.sum(-1, keepdim=True)
+            count = self._visible(mask, past, queries, keys).sum(-1, keepdim=True)
             state.scale = torch.log1p(count.float()) / math.log1p(self.config.attention_scaling_length)
         return state
 
@@ -478,7 +484,9 @@ class PositionalModel(PositionalPreTrainedModel):
             index = depth % len(self.layers)
             if self.config.input_injection and depth and index == 0:
                 hidden_states = hidden_states + embeds
-            hidden_states = self.layers[index](hidden_states, mask, state, depth, past_key_values=past_key_values, **kwargs)
+            hidden_states = self.layers[index](
+                hidden_states, mask, state, depth, past_key_values=past_key_values, **kwargs
+            )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
     def _ids_of_call(
@@ -490,7 +498,12 @@ class PositionalModel(PositionalPreTrainedModel):
         past: Any,
     ) -> torch.Tensor:
         """The ids when the caller gave none: only a call without a past can tell them."""
-        if past_key_values is not None and past_key_values.is_initialized and not torch.compiler.is_compiling() and past:
+        if (
+            past_key_values is not None
+            and past_key_values.is_initialized
+            and not torch.compiler.is_compiling()
+            and past
+        ):
             raise ValueError(
                 "a cached step does not show the tokens before it: pass structural_ids="
                 "model.structural_ids(all_tokens, attention_mask), or use generate, which does"
@@ -560,7 +573,8 @@ class PositionalForCausalLM(PositionalPreTrainedModel, GenerationMixin):
         self, input_ids: torch.LongTensor, *args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Add the ids of the whole sequence, which `input_ids` is here, before it is cut down to the new tokens."""
-        inputs = super().prepare_inputs_for_generation(input_ids, *args, attention_mask=attention_mask, **kwargs)
+        base: Any = super()
+        inputs = base.prepare_inputs_for_generation(input_ids, *args, attention_mask=attention_mask, **kwargs)
         if inputs.get("structural_ids") is None and inputs.get("input_ids") is not None:
             inputs["structural_ids"] = self._ids_of_prompt(input_ids, attention_mask)
         return inputs

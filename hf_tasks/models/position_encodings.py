@@ -10,8 +10,9 @@ What is unusual here:
 - Biases are computed in float32 whatever the dtype of the model, and their shape is (B or 1, heads of the pair, Q, K).
 - An encoding that needs the content of queries and keys says `in_layers = True` and gets them (`bias_of_content`).
 
-To add one: write a final class here, decorate it with `@position_encoding("name")`. Its keyword-only arguments become keys of
-a pair in `PositionalConfig.positions`. The contract tests find it by themselves; add a golden value from an outside source.
+To add one: write a final class here, decorate it with `@position_encoding("name")`. Its keyword-only arguments become
+keys of a pair in `PositionalConfig.positions`. The contract tests find it by themselves; add a golden value from an
+outside source.
 
 This file is uploaded beside every checkpoint: it imports nothing but torch, transformers and its sibling files.
 """
@@ -261,7 +262,7 @@ class Rotary(PositionEncoding):
         self.turned = int(shape.head_dim * self.rope.get("partial_rotary_factor", 1.0))
         if self.turned % 2 or not 0 < self.turned <= shape.head_dim:
             raise ValueError(
-                f"'rotary' turns pairs of coordinates, but {self.turned} of head_dim {shape.head_dim} are to be turned: "
+                f"'rotary' turns pairs of coordinates, not {self.turned} of head_dim {shape.head_dim}: "
                 "choose an even head_dim and partial_rotary_factor"
             )
         frequencies, self.factor = self._compute()
@@ -510,7 +511,9 @@ class Fire(ScoreBias):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         for layer, inputs in ((self.hidden, 1), (self.out, self.hidden.out_features)):
-            init.uniform_(layer.weight, -(inputs**-0.5), inputs**-0.5)  # the default of torch, as in the paper's listing
+            init.uniform_(
+                layer.weight, -(inputs**-0.5), inputs**-0.5
+            )  # the default of torch, as in the paper's listing
             init.uniform_(layer.bias, -(inputs**-0.5), inputs**-0.5)
         init.constant_(self.c, 0.1)
         init.ones_(self.scale)
@@ -520,7 +523,9 @@ class Fire(ScoreBias):
         c, threshold = self.c.float().abs(), (self.scale.float() * self.threshold).abs()
         far = torch.maximum(query_ids.float().abs(), threshold)
         ratio = distance.sign() * torch.log1p(c * distance.abs()) / (torch.log1p(c * far) + 1e-6)
-        hidden = functional.relu(functional.linear(ratio[..., None], self.hidden.weight.float(), self.hidden.bias.float()))
+        hidden = functional.relu(
+            functional.linear(ratio[..., None], self.hidden.weight.float(), self.hidden.bias.float())
+        )
         return functional.linear(hidden, self.out.weight.float(), self.out.bias.float()).permute(0, 3, 1, 2)
 
 

@@ -206,10 +206,8 @@ class Significance(PositionIds):
     def __call__(self, tokens: Tokens, draw: bool) -> torch.Tensor:
         assert tokens.kind is not None and tokens.answer is not None
         runs = _runs(tokens.kind)
-        if tokens.reverse == "all":
-            opens_reversed = runs.boundary
-        else:
-            opens_reversed = tokens.answer & (tokens.reverse == "answer")
+        openers = {"none": torch.zeros_like(tokens.answer), "answer": tokens.answer, "all": runs.boundary}
+        opens_reversed = openers[tokens.reverse]
         in_reversed = opens_reversed.gather(1, runs.opener) | (tokens.reverse == "all")
 
         place = torch.where(in_reversed, runs.index, runs.rest)
@@ -286,4 +284,3 @@ class Token(PositionIds):
     def __call__(self, tokens: Tokens, draw: bool) -> torch.Tensor:
         assert tokens.ids is not None
         return tokens.ids
-
