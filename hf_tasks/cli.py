@@ -175,7 +175,7 @@ def publish(
 ) -> None:
     """Upload a trained and evaluated model, with its code and card, in one commit.
 
-    Example: hf-tasks publish runs/addition-extrapolation-cpu/significance+clipped-seed0 me/adder --dry-run
+    Example: hf-tasks publish runs/addition-extrapolation-cpu/significance_clipped-seed0 me/adder --dry-run
     """
     from hf_tasks.publish import publish_model
 

@@ -44,8 +44,8 @@ WORKSHOP = ".training"  # unfinished runs, inside the output folder
 
 
 def run_name(model: str, seed: int) -> str:
-    """The folder of one trained model."""
-    return f"{model}-seed{seed}"
+    """The folder of one trained model; transformers makes a Python module of it, which no `+` may be in."""
+    return f"{model.replace('+', '_')}-seed{seed}"
 
 
 def encode(rows: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:

@@ -291,15 +291,15 @@ def test_a_full_disk_keeps_finished_splits(
 
 
 def test_a_full_disk_at_the_card_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Path.write_text
+    original = Path.write_bytes
 
-    def write_text(path: Path, text: str, *args) -> None:
-        original(path, text[:50], *args)
+    def write_bytes(path: Path, content: bytes) -> int:
+        original(path, content[:50])
         if "README" in path.name:
             raise FULL
-        original(path, text, *args)
+        return original(path, content)
 
-    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(UserError, match="no space left"):
         write_dataset(TASK, tmp_path, {"test": 10})
     assert sorted(snapshot(tmp_path)) == ["data/test/00000-of-00001.parquet", "data/test/provenance.json"]

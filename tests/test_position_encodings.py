@@ -157,7 +157,7 @@ def test_partial_rotary_is_gpt_neox() -> None:
         ({"rope_type": "dynamic", "factor": 2.0}, "unknown rope_type 'dynamic'; known: default, linear, llama3, yarn"),
         ({"rope_type": "linear"}, r"needed: \['factor'\]"),
         ({"theta": 3.0}, "known: .*'rope_theta'"),
-        ({"partial_rotary_factor": 0.4}, "3 of head_dim 8 are to be turned: choose an even head_dim"),
+        ({"partial_rotary_factor": 0.4}, "not 3 of head_dim 8: choose an even head_dim"),
         ({"partial_rotary_factor": 1.5}, "12 of head_dim 8"),
     ],
 )
