@@ -256,12 +256,31 @@ def _check(recipe: Recipe) -> None:
     recipe.get_task()
     if not recipe.models:
         raise UserError(f"{recipe.name}.models names no model")
+    _check_positive(recipe)
     for encoding in recipe.encoding_lr_multiplier:
         if encoding not in ENCODINGS:
             raise unknown_name(f"encoding in {recipe.name}.encoding_lr_multiplier", encoding, ENCODINGS)
     for name in recipe.models:
         build_config(recipe, name)
     training_arguments(recipe, "unused", 0)
+
+
+def _check_positive(recipe: Recipe) -> None:
+    """Refuse counts and factors that are zero or less."""
+    wanted = recipe.evaluation
+    counts: dict[str, float | None] = {
+        "data.size": recipe.data.size,
+        **{f"evaluation.{f.name}": getattr(wanted, f.name) for f in fields(wanted) if f.type in (int, int | None)},
+        **{f"evaluation.sizes.{length}": size for length, size in wanted.sizes.items()},
+        **{f"encoding_lr_multiplier.{name}": factor for name, factor in recipe.encoding_lr_multiplier.items()},
+        **{
+            f"trainer.{k}": recipe.trainer.get(k)
+            for k in ("per_device_train_batch_size", "gradient_accumulation_steps")
+        },
+    }
+    for key, count in counts.items():
+        if isinstance(count, int | float) and count <= 0:
+            raise UserError(f"{recipe.name}.{key} must be positive, not {count}")
 
 
 def build_config(recipe: Recipe, name: str) -> Any:
@@ -292,10 +311,12 @@ def training_arguments(recipe: Recipe, output: str, seed: int) -> Any:
     """transformers' `TrainingArguments` for one run of the recipe."""
     from transformers import TrainingArguments
 
-    known = [f.name for f in fields(TrainingArguments) if f.init and f.name not in _RESERVED_ARGUMENTS]
-    for key in recipe.trainer:
+    known = {f.name: f.type for f in fields(TrainingArguments) if f.init and f.name not in _RESERVED_ARGUMENTS}
+    for key, value in recipe.trainer.items():
         if key not in known:
             raise unknown_name(f"key of {recipe.name}.trainer (a field of TrainingArguments)", key, known)
+        if known[key] in (bool, int, float):  # transformers itself looks at no types
+            _value(known[key], value, f"{recipe.name}.trainer.{key}")
     settings = {
         "logging_steps": 50,
         "save_total_limit": 2,

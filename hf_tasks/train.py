@@ -284,7 +284,7 @@ def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) ->
         "parameters": sum(p.numel() for p in trainer.model.parameters()),  # type: ignore[union-attr]
         "train_examples": recipe.data.size or rows_seen,
         "train_steps": trainer.state.global_step,
-        "train_seconds": round(stopwatch.seconds, 1),
+        "train_seconds": round(stopwatch.seconds, 3),
         "log_history": trainer.state.log_history,
     }
     write_text(whole / "training.json", json.dumps(facts, indent=1) + "\n")
