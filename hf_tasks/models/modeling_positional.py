@@ -13,6 +13,7 @@ This file is uploaded beside every checkpoint: it imports nothing but torch, tra
 """
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -76,6 +77,7 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+@dataclass
 class PositionState:
     """What the layers need to know of position in one forward pass.
 
@@ -87,12 +89,12 @@ class PositionState:
         scale: (B or 1, 1, Q, 1) factor of all logits, or None.
     """
 
-    def __init__(self, query_ids: list[torch.Tensor], key_ids: list[torch.Tensor]) -> None:
-        self.query_ids, self.key_ids = query_ids, key_ids
-        self.turns: list[tuple[tuple[torch.Tensor, torch.Tensor], list[int] | None]] = []
-        self.bias: torch.Tensor | None = None
-        self.visible: torch.Tensor | None = None
-        self.scale: torch.Tensor | None = None
+    query_ids: list[torch.Tensor]
+    key_ids: list[torch.Tensor]
+    turns: list[tuple[tuple[torch.Tensor, torch.Tensor], list[int] | None]] = field(default_factory=list)
+    bias: torch.Tensor | None = None
+    visible: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
 
 
 def add_to_heads(total: torch.Tensor | None, bias: torch.Tensor, heads: list[int] | None, count: int) -> torch.Tensor:
@@ -112,12 +114,10 @@ def turn_heads(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: lis
     return torch.where(chosen[:, None, None], turned, x)
 
 
-class PositionalNorm(nn.Module):
+def build_norm(config: PositionalConfig) -> nn.Module:
     """LayerNorm or RMSNorm, by the config."""
-
-    def __new__(cls, config: PositionalConfig) -> nn.Module:  # type: ignore[misc]
-        kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
-        return kind(config.hidden_size, eps=config.norm_eps)
+    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    return kind(config.hidden_size, eps=config.norm_eps)
 
 
 class PositionalAttention(nn.Module):
@@ -233,10 +233,10 @@ class PositionalLayer(GradientCheckpointingLayer):
         self.parallel = config.parallel_block
         self.self_attn = PositionalAttention(config)
         self.mlp = PositionalMLP(config)
-        self.attention_norm = PositionalNorm(config) if before else None
-        self.attention_post_norm = PositionalNorm(config) if behind else None
-        self.mlp_norm = PositionalNorm(config) if before and not self.parallel else None
-        self.mlp_post_norm = PositionalNorm(config) if behind else None
+        self.attention_norm = build_norm(config) if before else None
+        self.attention_post_norm = build_norm(config) if behind else None
+        self.mlp_norm = build_norm(config) if before and not self.parallel else None
+        self.mlp_post_norm = build_norm(config) if behind else None
         self.dropout = nn.Dropout(config.dropout)
         # "post" normalises the sum of branch and residual stream, "sandwich" the branch alone.
         self.sum_first = config.norm_position == "post"
@@ -348,7 +348,7 @@ class PositionalModel(PositionalPreTrainedModel):
             PositionalLayer(config)
             for _ in range(config.num_hidden_layers // config.num_loops)  # type: ignore[operator]
         )
-        self.norm = PositionalNorm(config)
+        self.norm = build_norm(config)
         self.gradient_checkpointing = False
         self.post_init()
 
