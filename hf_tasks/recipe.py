@@ -177,7 +177,7 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
     content = read_yaml(path.read_text(encoding="utf-8"), path.name)
     if not isinstance(content, dict):
         raise UserError(f"{path.name} must hold keys and values, not {type(content).__name__}")
-    presets = content.pop("presets", None) or {}
+    presets = _value(dict[str, Any], content.pop("presets", None) or {}, f"{path.stem}.presets")
     if preset not in presets:
         raise unknown_name("preset", preset, presets, f"recipe {path.stem}")
     content = lay_over(content, presets[preset] or {})
@@ -245,7 +245,8 @@ def _value(wanted: Any, value: Any, where: str) -> Any:
     if kind is list:
         return [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(typing.cast(list, value))]
     if kind is dict:
-        return {key: _value(arguments[1], item, f"{where}.{key}") for key, item in typing.cast(dict, value).items()}
+        items = typing.cast(dict, value).items()
+        return {_value(arguments[0], k, f"a key of {where}"): _value(arguments[1], v, f"{where}.{k}") for k, v in items}
     return float(value) if kind is float else value
 
 
@@ -256,6 +257,7 @@ def _check(recipe: Recipe) -> None:
     recipe.get_task()
     if not recipe.models:
         raise UserError(f"{recipe.name}.models names no model")
+    _check_names(recipe)
     _check_positive(recipe)
     for encoding in recipe.encoding_lr_multiplier:
         if encoding not in ENCODINGS:
@@ -263,6 +265,15 @@ def _check(recipe: Recipe) -> None:
     for name in recipe.models:
         build_config(recipe, name)
     training_arguments(recipe, "unused", 0)
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Model names become folders, and a `+` in them an underscore."""
+    for name in recipe.models:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+            raise UserError(f"{recipe.name}.models: {name!r} is no name for a folder; use letters, digits and . _ + -")
+    if len({name.replace("+", "_") for name in recipe.models}) < len(recipe.models):
+        raise UserError(f"{recipe.name}.models: two names differ in + and _ alone: {', '.join(recipe.models)}")
 
 
 def _check_positive(recipe: Recipe) -> None:

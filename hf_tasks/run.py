@@ -27,12 +27,14 @@ def claim(recipe: Recipe, output: Path) -> None:
     if record.is_file():
         theirs = read_yaml(record.read_text(), str(record))
         changed = sorted(differences(theirs, yaml.safe_load(yaml.safe_dump(mine))))
-        if changed:
+        if not changed:
+            return
+        # A run that was refused before its first checkpoint leaves nothing that could be lost.
+        if any(output.glob("*-seed*")) or any(output.glob(".training/*/checkpoint-*")):
             raise UserError(
                 f"{str(output)!r} holds another run: {'; '.join(changed[:3])}; choose another --output, or delete it"
             )
-        return
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{str(output)!r} is in use by something else; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
     write_text(record, yaml.safe_dump(mine, sort_keys=False, width=120))
@@ -51,7 +53,8 @@ def finished_runs(recipe: Recipe, output: Path) -> list[Row]:
     """Every complete model in the folder, models in the recipe's order, seeds rising."""
     from hf_tasks.train import run_name
 
-    seeds = {int(folder.name.rpartition("-seed")[2]) for folder in output.glob("*-seed*") if folder.is_dir()}
+    endings = {folder.name.rpartition("-seed")[2] for folder in output.glob("*-seed*") if folder.is_dir()}
+    seeds = {int(ending) for ending in endings if ending.isdecimal()}
     rows = [(name, seed, output / run_name(name, seed)) for name in recipe.models for seed in sorted(seeds)]
     return [row for row in rows if row[2].is_dir()]
 
@@ -60,6 +63,9 @@ def train_recipe(recipe: Recipe, seeds: list[int], output: Path) -> None:
     """Train every model with every seed that does not stand yet."""
     from hf_tasks.train import check_it_fits, train
 
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"seed {seed} is not from 0 to 2**32 - 1")
     check_it_fits(recipe)  # first, so that a refused recipe claims no folder
     claim(recipe, output)
     train(recipe, seeds, output)

@@ -238,10 +238,25 @@ def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
 
     Returns:
         the folder of the finished model: weights, config, code, tokenizer and `training.json`.
+
+    Raises:
+        UserError: transformers or torch refuse the recipe's settings.
     """
     finished, workshop = output / run_name(name, seed), output / WORKSHOP / run_name(name, seed)
     if finished.is_dir():
         return finished
+    try:
+        trainer = _build_trainer(recipe, name, seed, workshop)
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise UserError(f"{recipe.name}, model {name}: {' '.join(str(error).split())}") from error
+    with full_disk_as_os_error(output):
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(workshop))
+        if trainer.is_world_process_zero():
+            _finish(trainer, recipe, workshop, finished)
+    return finished
+
+
+def _build_trainer(recipe: Recipe, name: str, seed: int, workshop: Path) -> Trainer:
     args = training_arguments(recipe, str(workshop), seed)
     args.restore_callback_states_from_checkpoint = True
     task = recipe.get_task()
@@ -264,11 +279,7 @@ def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     if not args.disable_tqdm:
         trainer.add_callback(Bar(run_name(name, seed)))
-    with full_disk_as_os_error(output):
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(workshop))
-        if trainer.is_world_process_zero():
-            _finish(trainer, recipe, workshop, finished)
-    return finished
+    return trainer
 
 
 def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) -> None:

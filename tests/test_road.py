@@ -176,6 +176,14 @@ def test_a_refused_recipe_claims_no_folder(recipe_file: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_what_transformers_refuses_is_one_line_and_leaves_the_folder_free(recipe_file: Path, tmp_path: Path) -> None:
+    for settings, says in ((["trainer.eval_strategy=steps"], "eval_dataset"), (["model.is_causal=false"], "is_causal")):
+        with pytest.raises(UserError, match=says):
+            run_recipe(load_recipe(str(recipe_file), settings=settings), [0], tmp_path / "out")
+    with pytest.raises(UserError, match="seed -1"):
+        run_recipe(load_recipe(str(recipe_file)), [-1], tmp_path / "out")
+
+
 def test_streamed_rows_are_the_task_s_own(recipe: Recipe) -> None:
     task = recipe.get_task()
     streamed = islice(training_data(task, None, 3), 20)

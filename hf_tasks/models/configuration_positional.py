@@ -201,6 +201,7 @@ class PositionalConfig(PreTrainedConfig):
             _require(value == only, f"{name} {value} is not supported by these models: leave it {only}")
         width = self.answer_width
         _require(width is None or len(width) == 2, f"answer_width is two numbers (times, plus), not {width}")
+        _require(bool(self.positions), "positions names no pair; for none at all: {ids: sequential, encoding: none}")
         self.pairs()
 
     def pairs(self) -> list[Pair]:
