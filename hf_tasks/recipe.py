@@ -262,9 +262,36 @@ def _check(recipe: Recipe) -> None:
     for encoding in recipe.encoding_lr_multiplier:
         if encoding not in ENCODINGS:
             raise unknown_name(f"encoding in {recipe.name}.encoding_lr_multiplier", encoding, ENCODINGS)
+    if not recipe.seeds:
+        raise UserError(f"{recipe.name}.seeds names no seed")
+    rows = recipe.get_task().generate("train", size=16)
     for name in recipe.models:
-        build_config(recipe, name)
+        _check_stable(recipe, name, build_config(recipe, name), rows)
     training_arguments(recipe, "unused", 0)
+
+
+def _check_stable(recipe: Recipe, name: str, config: Any, rows: dict[str, Any]) -> None:
+    """Refuse ids that an answer's tokens get otherwise in training than while the answer is being generated.
+
+    Every row is read whole, as in training, and cut off behind each token of its answer, as in generation.
+    """
+    from hf_tasks.models import read_tokens
+    from hf_tasks.tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer(recipe.get_task())
+    for prompt, answer in zip(rows["prompt"], rows["answer"], strict=True):
+        cuts = [prompt + answer[:end] for end in range(len(answer) + 1)]
+        batch = tokenizer(cuts, padding=True, padding_side="right", return_tensors="pt")
+        real = batch["attention_mask"].bool()
+        tokens = read_tokens(config, batch["input_ids"], real)
+        for spec, pair in zip(config.positions, config.pairs(), strict=True):
+            ids = pair.ids(tokens, False)
+            if bool(((ids != ids[-1:]) & real).any()):
+                raise UserError(
+                    f"{recipe.name}.models.{name}: {spec['ids']} ids of the answer {answer!r} would change while it is "
+                    "generated, as it is neither reversed nor padded, or no plain number: set parameters.reverse to "
+                    "answer (or all), or parameters.pad to true, in a plain format"
+                )
 
 
 def _check_names(recipe: Recipe) -> None:
@@ -303,19 +330,10 @@ def build_config(recipe: Recipe, name: str) -> Any:
 
     if name not in recipe.models:
         raise unknown_name("model", name, recipe.models, f"recipe {recipe.name}")
-    task = recipe.get_task()
     try:
-        config = PositionalConfig.from_tokenizer(build_tokenizer(task), **recipe.model_fields(name))
+        return PositionalConfig.from_tokenizer(build_tokenizer(recipe.get_task()), **recipe.model_fields(name))
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise UserError(f"{recipe.name}.models.{name}: {' '.join(str(error).split())}") from error
-    if any(pair["ids"] == "significance" for pair in config.positions or []):
-        style = task.number_format()
-        if style["reverse"] == "none" and style["answer_width"] is None:
-            raise UserError(
-                f"{recipe.name}.models.{name}: significance cannot tell the place of a digit in an answer that is "
-                "neither reversed nor padded; set parameters.reverse to answer (or all), or parameters.pad to true"
-            )
-    return config
 
 
 def training_arguments(recipe: Recipe, output: str, seed: int) -> Any:

@@ -32,8 +32,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
-from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM
-from hf_tasks.models.modeling_positional import TokenTable
+from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned, PositionEncoding
 from hf_tasks.models.position_ids import Tokens
 from hf_tasks.recipe import Recipe, build_config, training_arguments
@@ -198,9 +197,20 @@ def check_it_fits(recipe: Recipe) -> None:
             )
     if wanted.every is not None:
         training.table("validation", size=1)
+    for length in wanted.hard_lengths:
+        if not recipe.task_at(length).hard_cases(size=1):
+            raise UserError(f"{recipe.name}.evaluation.hard_lengths: {training.name} has no hard cases at {length}")
+    if unread := sorted(map(str, wanted.sizes.keys() - {n for n in wanted.lengths if not isinstance(n, list)})):
+        raise UserError(f"{recipe.name}.evaluation.sizes names {', '.join(unread)}, which is not among the lengths")
+    if len({str(length) for length in wanted.lengths}) < len(wanted.lengths):
+        raise UserError(f"{recipe.name}.evaluation.lengths names a length twice: {wanted.lengths}")
     # Training lengths are mixed: the longest of many rows stands for them.
     tables = [training.table("train", size=256), *(task.table("test", size=1) for task in tasks)]
     texts = [max(map(str.__add__, *(t[c].to_pylist() for c in ("prompt", "answer"))), key=len) for t in tables]
+    # A model that has not learned to stop goes on to the limit, with one digit after the other.
+    for task, table in zip(tasks, tables[1:], strict=True):
+        limit = wanted.max_new_tokens or task.max_lengths[1] + 1
+        texts.append(table["prompt"][0].as_py() + task.number_format()["digits"][0] * limit)
     rows = build_tokenizer(training)(texts, padding=True, return_tensors="pt")
     longest = max(sum(task.max_lengths) for task in tasks) + 2
     for name in recipe.models:
@@ -209,9 +219,7 @@ def check_it_fits(recipe: Recipe) -> None:
 
 def _check_tables(config: PositionalConfig, where: str, rows: BatchEncoding, longest: int) -> None:
     """Refuse a table of `learned` that is too short for the ids of these rows, or of `longest` tokens."""
-    read = TokenTable(config)
-    read.kinds.copy_(read.compute())
-    tokens = read(rows["input_ids"], rows["attention_mask"].bool())
+    tokens = read_tokens(config, rows["input_ids"], rows["attention_mask"].bool())
     count = Tokens(ids=None, kind=None, answer=None, real=torch.ones(1, longest, dtype=torch.bool))
     for spec, pair in zip(config.positions or [], config.pairs(), strict=True):
         if pair.encoding is not Learned:
@@ -293,7 +301,7 @@ def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) ->
     trainer.save_model(str(whole))
     facts = {
         "parameters": sum(p.numel() for p in trainer.model.parameters()),  # type: ignore[union-attr]
-        "train_examples": recipe.data.size or rows_seen,
+        "train_examples": min(recipe.data.size or rows_seen, rows_seen),
         "train_steps": trainer.state.global_step,
         "train_seconds": round(stopwatch.seconds, 3),
         "log_history": trainer.state.log_history,
@@ -302,6 +310,8 @@ def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) ->
     (whole / "training_args.bin").unlink(missing_ok=True)  # a pickle, with paths of this machine in it
     os.replace(whole, finished)
     shutil.rmtree(workshop)
+    if not any(workshop.parent.iterdir()):
+        workshop.parent.rmdir()
 
 
 def train(recipe: Recipe, seeds: list[int], output: Path) -> list[Path]:

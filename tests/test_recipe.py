@@ -75,6 +75,25 @@ def test_unknown_recipe_and_preset() -> None:
         load_recipe("mine.yaml")
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "{digits: [1, 4], reverse: none, pad: false}",
+        "{digits: [1, 4], format: scratchpad, reverse: answer, pad: false}",
+        "{digits: [1, 4], format: dialogue, reverse: answer, pad: false}",
+    ],
+)
+def test_places_that_generation_cannot_know_are_refused(parameters: str) -> None:
+    with pytest.raises(UserError, match=r"significance ids of the answer .* would change while it is generated"):
+        load_recipe(NAME, "cpu", ["parameters=null", f"parameters={parameters}"])
+
+
+def test_a_sign_in_a_padded_answer_hides_its_places() -> None:
+    settings = ["task=subtraction", "parameters=null", "parameters={digits: [1, 4], reverse: none, pad: true}"]
+    with pytest.raises(UserError, match="would change while it is generated"):
+        load_recipe(NAME, "cpu", [*settings, "evaluation.parameters=null"])
+
+
 def test_padded_answers_have_places() -> None:
     recipe = load_recipe(NAME, "cpu", ["parameters.reverse=none", "parameters.pad=true"])
     assert recipe.get_task().number_format()["answer_width"] == [1, 1]

@@ -162,7 +162,7 @@ def test_too_long_for_a_table_or_a_limit_is_refused_before_training(recipe_file:
     with pytest.raises(UserError, match="max_new_tokens is 4, but an answer"):
         check_it_fits(load_recipe(str(recipe_file), settings=["evaluation.max_new_tokens=4"]))
     # A sum of five digits has six; the separator behind them is at place 6.
-    with pytest.raises(UserError, match="ids reach 20, but the table of 'learned' has size 8"):
+    with pytest.raises(UserError, match="ids reach 21, but the table of 'learned' has size 8"):
         pair = "models.ours.positions=[{ids: significance, encoding: learned, size: 8, max_offset: 14}]"
         check_it_fits(load_recipe(str(recipe_file), settings=[pair, "models.usual=null"]))
     with pytest.raises(UserError, match="only 100 problems at these parameters, too few for a test split"):
@@ -170,6 +170,13 @@ def test_too_long_for_a_table_or_a_limit_is_refused_before_training(recipe_file:
 
 
 def test_a_refused_recipe_claims_no_folder(recipe_file: Path, tmp_path: Path) -> None:
+    for setting, says in (
+        ("evaluation.sizes.9=3", "sizes names 9, which is not among the lengths"),
+        ("evaluation.lengths=[2, 2]", "names a length twice"),
+        ("parameters.operands=3", "no hard cases"),
+    ):
+        with pytest.raises(UserError, match=says):
+            check_it_fits(load_recipe(str(recipe_file), settings=[setting, "evaluation.grid=[]"]))
     endless = load_recipe(str(recipe_file), settings=["data.size=null", "trainer.max_steps=-1"])
     with pytest.raises(UserError, match=r"stream is endless: set trainer\.max_steps"):
         run_recipe(endless, [0], tmp_path / "out")

@@ -18,6 +18,7 @@ from .modeling_positional import (
     PositionalForSequenceClassification,
     PositionalForTokenClassification,
     PositionalModel,
+    read_tokens,
 )
 from .position_encodings import ENCODINGS
 from .position_ids import POSITION_IDS
@@ -43,4 +44,5 @@ __all__ = [
     "PositionalForSequenceClassification",
     "PositionalForTokenClassification",
     "PositionalModel",
+    "read_tokens",
 ]

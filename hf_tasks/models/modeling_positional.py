@@ -297,6 +297,13 @@ class TokenTable(nn.Module):
         )
 
 
+def read_tokens(config: PositionalConfig, input_ids: torch.Tensor, real: torch.Tensor) -> Tokens:
+    """What a model of this config reads its ids from, without the model: (B, S) tokens and which of them are real."""
+    table = TokenTable(config)
+    table.kinds.copy_(table.compute())
+    return table(input_ids, real)
+
+
 @auto_docstring
 class PositionalPreTrainedModel(PreTrainedModel):
     config: PositionalConfig  # type: ignore[assignment]
