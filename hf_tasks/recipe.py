@@ -57,7 +57,7 @@ class Evaluation:
     parameters: dict[str, Any] = field(default_factory=dict)
     lengths: list[Any] = field(default_factory=list)
     size: int = 200
-    sizes: dict[Any, int] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
     grid: list[int] = field(default_factory=list)
     grid_size: int = 20
     hard_lengths: list[int] = field(default_factory=list)

@@ -200,8 +200,6 @@ def check_it_fits(recipe: Recipe) -> None:
     for length in wanted.hard_lengths:
         if not recipe.task_at(length).hard_cases(size=1):
             raise UserError(f"{recipe.name}.evaluation.hard_lengths: {training.name} has no hard cases at {length}")
-    if unread := sorted(map(str, wanted.sizes.keys() - {n for n in wanted.lengths if not isinstance(n, list)})):
-        raise UserError(f"{recipe.name}.evaluation.sizes names {', '.join(unread)}, which is not among the lengths")
     if len({str(length) for length in wanted.lengths}) < len(wanted.lengths):
         raise UserError(f"{recipe.name}.evaluation.lengths names a length twice: {wanted.lengths}")
     # Training lengths are mixed: the longest of many rows stands for them.

@@ -171,7 +171,6 @@ def test_too_long_for_a_table_or_a_limit_is_refused_before_training(recipe_file:
 
 def test_a_refused_recipe_claims_no_folder(recipe_file: Path, tmp_path: Path) -> None:
     for setting, says in (
-        ("evaluation.sizes.9=3", "sizes names 9, which is not among the lengths"),
         ("evaluation.lengths=[2, 2]", "names a length twice"),
         ("parameters.operands=3", "no hard cases"),
     ):
