@@ -16,8 +16,7 @@ from hf_tasks.analysis.plots import length_of
 from hf_tasks.dataset import card_template
 from hf_tasks.errors import UserError
 from hf_tasks.files import write_bytes, write_text
-from hf_tasks.recipe import Recipe
-from hf_tasks.train import run_name
+from hf_tasks.recipe import Recipe, run_name
 
 SOURCE = "hf_tasks"
 
@@ -40,9 +39,9 @@ def results_table(results: dict[str, Any], case: str | None = None) -> list[dict
 
 
 def results_markdown(results: dict[str, Any], case: str | None = None) -> str:
-    """`results_table` as a table for a README."""
+    """`results_table` as Markdown, for cards and the README."""
     names = list(dict.fromkeys(row["name"] for row in results["summary"]))
-    lines = [["digits" if case is None else case, "sums", *names], ["---"] * (len(names) + 2)]
+    lines = [["length", "rows", *names], ["---"] * (len(names) + 2)]
     for row in results_table(results, case):
         lines.append([row["slice"], str(row["count"]), *(row.get(name, "") for name in names)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -69,8 +68,7 @@ def render_card(recipe: Recipe, results: dict[str, Any], name: str | None = None
         name=name,
         seed=seed,
         run=of_model[0] if of_model else None,
-        names=list(recipe.models),
-        tables=[(case, results_table(results, case)) for case in cases if case != "grid"],
+        tables=[(case, results_markdown(results, case)) for case in cases if case != "grid"],
         example=_example(recipe),
     )
     return str(card).rstrip() + "\n"

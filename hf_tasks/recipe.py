@@ -133,6 +133,11 @@ class Recipe:
         return content
 
 
+def run_name(model: str, seed: int) -> str:
+    """The folder of one trained model; transformers makes a Python module of it, which no `+` may be in."""
+    return f"{model.replace('+', '_')}-seed{seed}"
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-3 as text, for want of a dot; here it is the number it looks like."""
 
@@ -299,7 +304,7 @@ def _check_names(recipe: Recipe) -> None:
     for name in recipe.models:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
             raise UserError(f"{recipe.name}.models: {name!r} is no name for a folder; use letters, digits and . _ + -")
-    if len({name.replace("+", "_") for name in recipe.models}) < len(recipe.models):
+    if len({run_name(name, 0) for name in recipe.models}) < len(recipe.models):
         raise UserError(f"{recipe.name}.models: two names differ in + and _ alone: {', '.join(recipe.models)}")
 
 

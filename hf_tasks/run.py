@@ -12,7 +12,7 @@ import yaml
 
 from hf_tasks.errors import UserError
 from hf_tasks.files import write_text
-from hf_tasks.recipe import Recipe, read_yaml
+from hf_tasks.recipe import Recipe, read_yaml, run_name
 
 Row = tuple[str, int, Path]
 
@@ -51,8 +51,6 @@ def differences(theirs: Any, mine: Any, where: str = "") -> list[str]:
 
 def finished_runs(recipe: Recipe, output: Path) -> list[Row]:
     """Every complete model in the folder, models in the recipe's order, seeds rising."""
-    from hf_tasks.train import run_name
-
     endings = {folder.name.rpartition("-seed")[2] for folder in output.glob("*-seed*") if folder.is_dir()}
     seeds = {int(ending) for ending in endings if ending.isdecimal()}
     rows = [(name, seed, output / run_name(name, seed)) for name in recipe.models for seed in sorted(seeds)]

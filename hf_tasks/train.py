@@ -35,16 +35,11 @@ from hf_tasks.files import full_disk_as_os_error, write_text
 from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned, PositionEncoding
 from hf_tasks.models.position_ids import Tokens
-from hf_tasks.recipe import Recipe, build_config, training_arguments
+from hf_tasks.recipe import Recipe, build_config, run_name, training_arguments
 from hf_tasks.tasks import Task
 from hf_tasks.tokenizer import build_tokenizer
 
 WORKSHOP = ".training"  # unfinished runs, inside the output folder
-
-
-def run_name(model: str, seed: int) -> str:
-    """The folder of one trained model; transformers makes a Python module of it, which no `+` may be in."""
-    return f"{model.replace('+', '_')}-seed{seed}"
 
 
 def encode(rows: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:

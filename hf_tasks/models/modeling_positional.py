@@ -46,7 +46,7 @@ _AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_positional.PositionalForSequenceClassification",
     "AutoModelForTokenClassification": "modeling_positional.PositionalForTokenClassification",
 }
-_REVERSES = 4  # bit of the token table: the answer begins behind this token
+_OPENS_ANSWER = 4  # bit of the token table: the answer begins behind this token
 
 
 def repeat_heads(x: torch.Tensor, times: int) -> torch.Tensor:
@@ -276,11 +276,11 @@ class TokenTable(nn.Module):
         self.kinds = nn.Buffer(torch.zeros(config.vocab_size, dtype=torch.long), persistent=False)
 
     def compute(self) -> torch.Tensor:
-        """(vocab_size,) kinds, with the bit `_REVERSES` where the answer begins."""
+        """(vocab_size,) kinds, with the bit `_OPENS_ANSWER` where the answer begins."""
         kinds = torch.full((self.config.vocab_size,), OTHER, dtype=torch.long, device="cpu")
         for kind, name in ((FILLER, "filler"), (SEPARATOR, "separator"), (DIGIT, "digit")):
             kinds[getattr(self.config, f"{name}_token_ids") or []] = kind
-        kinds[self.config.answer_token_ids or []] += _REVERSES
+        kinds[self.config.answer_token_ids or []] += _OPENS_ANSWER
         return kinds
 
     def forward(self, input_ids: torch.Tensor, real: torch.Tensor) -> Tokens:
@@ -289,8 +289,8 @@ class TokenTable(nn.Module):
         width = self.config.answer_width
         return Tokens(
             ids=input_ids,
-            kind=kinds % _REVERSES,
-            answer=kinds >= _REVERSES,
+            kind=kinds % _OPENS_ANSWER,
+            answer=kinds >= _OPENS_ANSWER,
             real=real,
             reverse=self.config.reversed_numbers,
             answer_width=None if width is None else (width[0], width[1]),

@@ -30,7 +30,7 @@ from torch.nn import functional
 from transformers import initialization as init
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from .position_ids import ABSENT
+from .position_ids import ABSENT, enter
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,8 @@ ENCODINGS: dict[str, type["PositionEncoding"]] = {}
 
 
 def position_encoding(name: str) -> Callable[[type["PositionEncoding"]], type["PositionEncoding"]]:
-    """Enter a class in the registry under `name`."""
-
-    def enter(cls: type[PositionEncoding]) -> type[PositionEncoding]:
-        if name in ENCODINGS:
-            raise ValueError(f"position encoding {name!r} is registered twice")
-        ENCODINGS[name] = cls
-        return cls
-
-    return enter
+    """Enter a class in the registry of encodings under `name`."""
+    return enter(ENCODINGS, name)
 
 
 class PositionEncoding(nn.Module):

@@ -17,9 +17,11 @@ This file is uploaded beside every checkpoint: it imports nothing but torch and 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 ABSENT = -1
 OTHER, DIGIT, SEPARATOR, FILLER = 0, 1, 2, 3
@@ -62,16 +64,21 @@ class PositionIds:
         raise NotImplementedError
 
 
-def position_ids(name: str) -> Callable[[type[PositionIds]], type[PositionIds]]:
-    """Enter a class in the registry under `name`."""
+def enter(registry: dict[str, type[T]], name: str) -> Callable[[type[T]], type[T]]:
+    """A decorator that enters a class in a registry under `name`, once."""
 
-    def enter(cls: type[PositionIds]) -> type[PositionIds]:
-        if name in POSITION_IDS:
-            raise ValueError(f"position ids {name!r} are registered twice")
-        POSITION_IDS[name] = cls
+    def decorate(cls: type[T]) -> type[T]:
+        if name in registry:
+            raise ValueError(f"{name!r} is registered twice")
+        registry[name] = cls
         return cls
 
-    return enter
+    return decorate
+
+
+def position_ids(name: str) -> Callable[[type[PositionIds]], type[PositionIds]]:
+    """Enter a class in the registry of position ids under `name`."""
+    return enter(POSITION_IDS, name)
 
 
 def _slots(like: torch.Tensor) -> torch.Tensor:
