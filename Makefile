@@ -1,5 +1,5 @@
 # Every target works on a fresh machine: it makes .venv and installs what is missing, once.
-# Another Python, or a build of torch from elsewhere:  make test PYTHON=python3.12 TORCH=torch==2.13.0
+# Another Python, or another requirement for torch:  make test PYTHON=python3.12 TORCH=torch==2.13.0
 
 PYTHON ?= python3
 TORCH  ?= torch
