@@ -2,7 +2,8 @@
 
 - Results come as cells, in the form of `results.json`: a slice, a value, how many examples, a 95 % Wilson interval.
 - `cells` counts what was already judged right or wrong; where a task has a verifier, let that judge.
-- Only the standard library: the `evaluate` modules beside this file and `hf_tasks/evaluate.py` both lean on it.
+- Only the standard library: `hf_tasks/evaluate.py` leans on it, and so do the `evaluate` modules beside this file, with
+  which it is published.
 """
 
 import math

@@ -1,14 +1,14 @@
-"""Exact match by slice, for `evaluate.load("hf_tasks/metrics/exact_match_by_slice")`.
+"""Exact match by slice, for `evaluate.load("hf_tasks/metrics/exact_match_by_slice.py")`.
 
-- `evaluate` copies this file alone into a cache of its own and runs it there, so it reaches the mathematics through the
-  installed package; without it, `evaluate` refuses with a line that names `hf_tasks`.
+- `evaluate` copies this file and the siblings it names with `from .name import` into a cache of its own and runs them
+  there, so this package need not be installed; `hf-tasks publish` uploads the same files.
 - `evaluate` finds the imports by regular expression: one import a line, and none in the text of a docstring.
 """
 
 import datasets
 import evaluate
 
-from hf_tasks.metrics import functions
+from .functions import exact_match_by_slice
 
 _DESCRIPTION = "Share of predictions equal to their reference, over all and by slice, with 95 % Wilson intervals."
 _INPUTS = """
@@ -38,4 +38,4 @@ class ExactMatchBySlice(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str], slices: dict[str, list] | None = None) -> dict:
-        return functions.exact_match_by_slice(predictions, references, slices)
+        return exact_match_by_slice(predictions, references, slices)

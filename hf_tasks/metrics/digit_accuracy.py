@@ -1,14 +1,14 @@
-"""Digit accuracy by place, for `evaluate.load("hf_tasks/metrics/digit_accuracy")`.
+"""Digit accuracy by place, for `evaluate.load("hf_tasks/metrics/digit_accuracy.py")`.
 
-- `evaluate` copies this file alone into a cache of its own and runs it there, so it reaches the mathematics through the
-  installed package; without it, `evaluate` refuses with a line that names `hf_tasks`.
+- `evaluate` copies this file and the siblings it names with `from .name import` into a cache of its own and runs them
+  there, so this package need not be installed; `hf-tasks publish` uploads the same files.
 - `evaluate` finds the imports by regular expression: one import a line, and none in the text of a docstring.
 """
 
 import datasets
 import evaluate
 
-from hf_tasks.metrics import functions
+from .functions import digit_accuracy
 
 _DESCRIPTION = "Share of the references' digits that the prediction has at the same place, by place (0 is the units)."
 _INPUTS = """
@@ -32,4 +32,4 @@ class DigitAccuracy(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str], reverse: bool = False) -> dict:
-        return functions.digit_accuracy(predictions, references, reverse)
+        return digit_accuracy(predictions, references, reverse)
