@@ -22,14 +22,14 @@ from rich.progress import Progress
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_tasks import __version__
+from hf_tasks.adapters import load_model
 from hf_tasks.analysis.plots import draw_results
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
-from hf_tasks.models import PositionalForCausalLM
 from hf_tasks.recipe import Recipe
 from hf_tasks.tasks import Task
 
-PACKAGES = ("torch", "transformers", "datasets", "numpy")
+PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
 
 
 def batches(lengths: list[int], new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
@@ -140,8 +140,8 @@ def evaluate_model(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     if kept.is_file():
         return json.loads(kept.read_text())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = PositionalForCausalLM.from_pretrained(folder)
-    model.to(device)  # type: ignore[arg-type] - a decorator of transformers hides the signature
+    model: Any = load_model(folder)
+    model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     wanted, cells = recipe.evaluation, []
     questions = list(_questions(recipe))

@@ -3,9 +3,11 @@
 - An unknown key, a wrong type or a missing name is one line that says where, what was known and what to do.
 - `presets` are overrides of the same keys, laid over the rest: `cpu` runs on two cores in minutes, `gpu` is the papers'
   scale.
-- `trainer` holds transformers' `TrainingArguments` and `model`/`models` hold `PositionalConfig` fields, each by their
-  own names, so nothing is renamed on the way and every option of theirs is an option of ours.
-- Everything a mistake can be found in is built once on loading (tasks, configs, arguments): a run fails at the door.
+- `trainer` holds transformers' `TrainingArguments`, `model` the fields of a `PositionalConfig` and `adapter` those of a
+  PEFT configuration, each by their own names, so nothing is renamed and every option of theirs is an option of ours.
+- A recipe trains new models (`model`), or starts all of them from one checkpoint (`base`, `adapter`).
+- Everything a mistake can be found in is built once on loading (tasks, configs, arguments): a run fails at the door. A
+  base may not be there yet, so it is looked at when training begins.
 """
 
 import copy
@@ -86,7 +88,9 @@ class Recipe:
         name: file name without `.yaml`. preset: which overrides are laid over it.
         title, summary: for the card.
         task, parameters: a task of the registry, and its training parameters.
-        models: name -> `PositionalConfig` fields, laid over those of `model`.
+        models: name -> `PositionalConfig` fields, laid over those of `model`; with a base, fields of its adapter.
+        base: the checkpoint that every model starts from: a folder, or a name on the Hub.
+        adapter: `method` and PEFT's fields for it, see adapters.py.
         trainer: `TrainingArguments` fields.
         encoding_lr_multiplier: encoding name -> factor of the learning rate for its parameters; all parameters of
             encodings are trained without weight decay.
@@ -102,6 +106,8 @@ class Recipe:
     parameters: dict[str, Any] = field(default_factory=dict)
     data: Data = field(default_factory=Data)
     model: dict[str, Any] = field(default_factory=dict)
+    base: str | None = None
+    adapter: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     encoding_lr_multiplier: dict[str, float] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -123,14 +129,26 @@ class Recipe:
         return get_task(self.task, **{**self.parameters, **self.evaluation.parameters, **at})
 
     def model_fields(self, name: str) -> dict[str, Any]:
-        """The `PositionalConfig` fields of one of the models."""
-        return {**self.model, **self.models[name]}
+        """The fields of one of the models: of its `PositionalConfig` or, with a base, of its adapter.
+
+        A model with a method of its own leaves `adapter` aside, whose fields are those of another method.
+        """
+        mine = self.models[name]
+        if self.base is None:
+            return {**self.model, **mine}
+        shared = self.adapter.get("method")
+        return {**self.adapter, **mine} if mine.get("method", shared) == shared else mine
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written into a run's `recipe.yaml`; the seeds are left out, since they may be added to."""
         content = asdict(self)
-        del content["seeds"]
+        for key in ("seeds", *(("base", "adapter") if self.base is None else ("model",))):
+            del content[key]
         return content
+
+    def to_yaml(self) -> str:
+        """As `to_dict`; `read_recipe` reads it back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
 
 
 def run_name(model: str, seed: int) -> str:
@@ -191,6 +209,14 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
     recipe = _build(Recipe, {**content, "name": path.stem, "preset": preset}, path.stem)
     _check(recipe)
     return recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a run's `recipe.yaml`: one preset with all settings laid over it, as `Recipe.to_yaml` wrote it."""
+    content = read_yaml(path.read_text("utf-8"), str(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{str(path)!r} is no record of a run: it must hold keys and values")
+    return _build(Recipe, content, str(path))
 
 
 def lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -269,21 +295,50 @@ def _check(recipe: Recipe) -> None:
             raise unknown_name(f"encoding in {recipe.name}.encoding_lr_multiplier", encoding, ENCODINGS)
     if not recipe.seeds:
         raise UserError(f"{recipe.name}.seeds names no seed")
-    rows = recipe.get_task().generate("train", size=16)
-    for name in recipe.models:
-        _check_stable(recipe, name, build_config(recipe, name), rows)
+    if recipe.base is None:
+        _check_new_models(recipe)
+    else:
+        _check_adapters(recipe)
     training_arguments(recipe, "unused", 0)
 
 
-def _check_stable(recipe: Recipe, name: str, config: Any, rows: dict[str, Any]) -> None:
-    """Refuse ids that an answer's tokens get otherwise in training than while the answer is being generated.
-
-    Every row is read whole, as in training, and cut off behind each token of its answer, as in generation.
-    """
-    from hf_tasks.models import read_tokens
+def _check_new_models(recipe: Recipe) -> None:
+    """Build every config, and see that it suits the task."""
     from hf_tasks.tokenizer import build_tokenizer
 
-    tokenizer = build_tokenizer(recipe.get_task())
+    if recipe.adapter:
+        raise UserError(f"{recipe.name}.adapter adapts a checkpoint: give it as base, a folder or a name on the Hub")
+    task = recipe.get_task()
+    for name in recipe.models:
+        check_stable(f"{recipe.name}.models.{name}", build_config(recipe, name), build_tokenizer(task), task)
+
+
+def _check_adapters(recipe: Recipe) -> None:
+    """Read every adapter section by itself."""
+    from hf_tasks.adapters import read_section
+
+    if recipe.model:
+        raise UserError(f"{recipe.name}.model is for new models, and base brings its own: leave one of the two out")
+    for name in recipe.models:
+        read_section(recipe.model_fields(name), f"{recipe.name}.models.{name}")
+
+
+def check_stable(where: str, config: Any, tokenizer: Any, task: Task) -> None:
+    """Refuse ids that an answer's tokens get otherwise in training than while the answer is being generated.
+
+    Rows are read whole, as in training, and cut off behind each token of the answer, as in generation.
+
+    Args:
+        where: what the message begins with.
+        config: a `PositionalConfig`. tokenizer: what its ids are read with.
+        task: what is trained.
+
+    Raises:
+        UserError: an id changes.
+    """
+    from hf_tasks.models import read_tokens
+
+    rows = task.generate("train", size=16)
     for prompt, answer in zip(rows["prompt"], rows["answer"], strict=True):
         cuts = [prompt + answer[:end] for end in range(len(answer) + 1)]
         batch = tokenizer(cuts, padding=True, padding_side="right", return_tensors="pt")
@@ -293,7 +348,7 @@ def _check_stable(recipe: Recipe, name: str, config: Any, rows: dict[str, Any]) 
             ids = pair.ids(tokens, False)
             if bool(((ids != ids[-1:]) & real).any()):
                 raise UserError(
-                    f"{recipe.name}.models.{name}: {spec['ids']} ids of the answer {answer!r} would change while it is "
+                    f"{where}: {spec['ids']} ids of the answer {answer!r} would change while it is "
                     "generated, as it is neither reversed nor padded, or no plain number: set parameters.reverse to "
                     "answer (or all), or parameters.pad to true, in a plain format"
                 )

@@ -37,7 +37,7 @@ def claim(recipe: Recipe, output: Path) -> None:
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{str(output)!r} is in use by something else; choose another --output")
     output.mkdir(parents=True, exist_ok=True)
-    write_text(record, yaml.safe_dump(mine, sort_keys=False, width=120))
+    write_text(record, recipe.to_yaml())
 
 
 def differences(theirs: Any, mine: Any, where: str = "") -> list[str]:
@@ -75,8 +75,8 @@ def evaluate_recipe(recipe: Recipe, output: Path) -> dict[str, Any]:
     Raises:
         UserError: nothing is trained yet.
     """
+    from hf_tasks.cards import write_cards
     from hf_tasks.evaluate import evaluate
-    from hf_tasks.publish import write_cards
 
     if output.exists():
         claim(recipe, output)

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+import typing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,15 @@ from transformers import (
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
+from hf_tasks.adapters import add_adapter, get_tokenizer, load_base
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
 from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned, PositionEncoding
 from hf_tasks.models.position_ids import Tokens
-from hf_tasks.recipe import Recipe, build_config, run_name, training_arguments
+from hf_tasks.recipe import Recipe, build_config, check_stable, run_name, training_arguments
 from hf_tasks.tasks import Task
-from hf_tasks.tokenizer import build_tokenizer
 
 WORKSHOP = ".training"  # unfinished runs, inside the output folder
 
@@ -72,9 +73,9 @@ class AnswerCollator:
 
 
 @lru_cache(maxsize=1)  # the models of a recipe share it
-def training_data(task: Task, size: int | None, seed: int) -> Any:
-    """Encoded training rows: a `Dataset` of `size`, or an endless `IterableDataset`."""
-    tokenizer = build_tokenizer(task)
+def training_data(task: Task, size: int | None, seed: int, base: str | None = None) -> Any:
+    """Encoded training rows: a `Dataset` of `size`, or an endless `IterableDataset`; a base has its own tokenizer."""
+    tokenizer = get_tokenizer(task, base)
     rows = task.iterable("train", seed=seed) if size is None else task.dataset("train", size=size, seed=seed)
     texts: Any = rows.select_columns(["prompt", "answer"])
     bar = {} if size is None else {"desc": "encoding"}
@@ -176,8 +177,10 @@ def lengths_to_evaluate(recipe: Recipe) -> list[Any]:
 def check_it_fits(recipe: Recipe) -> None:
     """Refuse, before anything is trained, a run that would fail later: no such rows, a table or limit too short.
 
+    Here a base is looked at for the first time, too.
+
     Raises:
-        UserError: names the task's parameters or the model, and what is too small.
+        UserError: names the task's parameters or the model, and what is too small; or what the base lacks.
     """
     training, wanted = recipe.get_task(), recipe.evaluation
     if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
@@ -204,10 +207,40 @@ def check_it_fits(recipe: Recipe) -> None:
     for task, table in zip(tasks, tables[1:], strict=True):
         limit = wanted.max_new_tokens or task.max_lengths[1] + 1
         texts.append(table["prompt"][0].as_py() + task.number_format()["digits"][0] * limit)
-    rows = build_tokenizer(training)(texts, padding=True, return_tensors="pt")
+    rows = get_tokenizer(training, recipe.base)(texts, padding=True, return_tensors="pt")
     longest = max(sum(task.max_lengths) for task in tasks) + 2
+    if recipe.base is not None:
+        _check_base(recipe, recipe.base, rows, longest)
+    else:
+        for name in recipe.models:
+            _check_tables(build_config(recipe, name), f"{recipe.name}.models.{name}", rows, longest)
+
+
+def _check_base(recipe: Recipe, base: str, rows: BatchEncoding, longest: int) -> None:
+    """Refuse a base that does not suit the task, and adapters that do not suit the base, by building each once."""
+    task, where, config = recipe.get_task(), f"{recipe.name}: base {base!r}", typing.cast(Any, load_base(base).config)
+    window = getattr(config, "max_position_embeddings", None)
+    if isinstance(config, PositionalConfig):
+        _check_places(config, where, task)
+        check_stable(where, config, get_tokenizer(task, base), task)
+        _check_tables(config, where, rows, longest)
+    elif window is not None and longest > window:
+        raise UserError(f"{where} takes {window} tokens, and problems take up to {longest}: use shorter lengths")
     for name in recipe.models:
-        _check_tables(build_config(recipe, name), f"{recipe.name}.models.{name}", rows, longest)
+        _build_model(recipe, name)
+
+
+def _check_places(config: PositionalConfig, where: str, task: Task) -> None:
+    """Refuse numbers that the base would read from the wrong end."""
+    style = task.number_format()
+    theirs, ours = (config.reversed_numbers, config.answer_width), (style["reverse"], style["answer_width"])
+    # The width matters where an answer is counted down from it.
+    same = theirs == ours if theirs[0] == "none" else theirs[0] == ours[0]
+    if not same and any(pair.ids.needs == "digit_token_ids" for pair in config.pairs()):
+        raise UserError(
+            f"{where} reads numbers as reversed: {theirs[0]}, answer_width: {theirs[1]}, and the task writes them as "
+            f"{ours[0]}, {ours[1]}: set parameters.reverse and parameters.pad to what the base was trained with"
+        )
 
 
 def _check_tables(config: PositionalConfig, where: str, rows: BatchEncoding, longest: int) -> None:
@@ -238,7 +271,8 @@ def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
         output: the recipe's output folder.
 
     Returns:
-        the folder of the finished model: weights, config, code, tokenizer and `training.json`.
+        the folder of the finished model: weights, config, code, tokenizer and `training.json`; of an adapter, its
+        weights and config in PEFT's form, tokenizer and `training.json`.
 
     Raises:
         UserError: transformers or torch refuse the recipe's settings.
@@ -261,9 +295,9 @@ def _build_trainer(recipe: Recipe, name: str, seed: int, workshop: Path) -> Trai
     args = training_arguments(recipe, str(workshop), seed)
     args.restore_callback_states_from_checkpoint = True
     task = recipe.get_task()
-    tokenizer = build_tokenizer(task)
+    tokenizer = get_tokenizer(task, recipe.base)
     set_seed(seed)
-    model = PositionalForCausalLM(build_config(recipe, name))
+    model = _build_model(recipe, name)
     callbacks: list[TrainerCallback] = [Stopwatch()]
     if recipe.evaluation.every is not None:
         callbacks.append(ExactMatchCallback(task, tokenizer, recipe.evaluation.every, recipe.evaluation.every_size))
@@ -272,7 +306,7 @@ def _build_trainer(recipe: Recipe, name: str, seed: int, workshop: Path) -> Trai
         model=model,
         args=args,
         data_collator=AnswerCollator(tokenizer.pad_token_id),  # type: ignore[arg-type]
-        train_dataset=training_data(task, recipe.data.size, seed),
+        train_dataset=training_data(task, recipe.data.size, seed, recipe.base),
         processing_class=tokenizer,
         callbacks=callbacks,
         optimizers=(optimizer_class(parameter_groups(model, recipe, args), **options), None),
@@ -283,17 +317,25 @@ def _build_trainer(recipe: Recipe, name: str, seed: int, workshop: Path) -> Trai
     return trainer
 
 
+def _build_model(recipe: Recipe, name: str) -> Any:
+    """A new model, or the base with what is trained of it; random weights are drawn from torch's generator."""
+    if recipe.base is None:
+        return PositionalForCausalLM(build_config(recipe, name))
+    return add_adapter(load_base(recipe.base), recipe.model_fields(name), f"{recipe.name}.models.{name}")
+
+
 def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) -> None:
     """Save the model with what is known of its training, then move it into place in one rename."""
     # Asked of the Trainer, since resuming replaces the callback that it was given by one made from the checkpoint.
     (stopwatch,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
     args = trainer.args
     rows_seen = trainer.state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    whole = workshop / "model"
-    trainer.model.config.use_cache = True  # type: ignore[union-attr]  # the Trainer switches it off
+    whole, model = workshop / "model", typing.cast(Any, trainer.model)
+    model.config.use_cache = True  # the Trainer switches it off
     trainer.save_model(str(whole))
     facts = {
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),  # type: ignore[union-attr]
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "train_examples": min(recipe.data.size or rows_seen, rows_seen),
         "train_steps": trainer.state.global_step,
         "train_seconds": round(stopwatch.seconds, 3),

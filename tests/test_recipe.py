@@ -1,24 +1,42 @@
 """Recipes are read strictly; every recipe of the package is sound in every preset."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_tasks.errors import UserError
-from hf_tasks.recipe import RECIPES, load_recipe, read_yaml, recipe_names
+from hf_tasks.recipe import RECIPES, build_config, load_recipe, read_yaml, recipe_names, run_name
 
 NAME = "addition-extrapolation"
 
 
+def make_untrained(base: str) -> None:
+    """The base of a recipe of the package: a run of another one, `runs/RECIPE-PRESET/MODEL-seedS`, untrained here."""
+    from hf_tasks.models import PositionalForCausalLM
+    from hf_tasks.tokenizer import build_tokenizer
+
+    _, output, run = base.split("/")
+    name, _, preset = output.rpartition("-")
+    recipe = load_recipe(name, preset)
+    (model,) = (model for model in recipe.models if run_name(model, 0) == run)
+    PositionalForCausalLM(build_config(recipe, model)).save_pretrained(base)
+    build_tokenizer(recipe.get_task()).save_pretrained(base)
+
+
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_preset_loads_and_fits(name: str) -> None:
+def test_every_preset_loads_and_fits(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hf_tasks.train import check_it_fits
 
+    monkeypatch.chdir(tmp_path)
     for preset in yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["presets"]:
         recipe = load_recipe(name, preset)
         assert recipe.models and recipe.summary
-        assert preset != "cpu" or check_it_fits(recipe) is None
+        if recipe.base is not None:
+            make_untrained(recipe.base)
+        assert (preset != "cpu" and recipe.base is None) or check_it_fits(recipe) is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +86,7 @@ def test_mistakes_are_one_clear_line(settings: list[str], says: str) -> None:
 
 
 def test_unknown_recipe_and_preset() -> None:
-    with pytest.raises(UserError, match=r"unknown recipe 'adition'.*known: addition-extrapolation"):
+    with pytest.raises(UserError, match=r"unknown recipe 'adition'.*known: addition-adapter, addition-extrapolation"):
         load_recipe("adition")
     with pytest.raises(UserError, match=r"unknown preset 'tpu' .*known: cpu, gpu"):
         load_recipe(NAME, "tpu")

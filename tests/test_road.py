@@ -22,12 +22,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
+from hf_tasks.cards import results_table
 from hf_tasks.cli import main, spread
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import batches, complete, exact_matches
 from hf_tasks.files import full_disk_as_os_error
 from hf_tasks.models import PositionalForCausalLM
-from hf_tasks.publish import results_table
 from hf_tasks.recipe import Recipe, build_config, load_recipe, training_arguments
 from hf_tasks.run import run_recipe, train_recipe
 from hf_tasks.tokenizer import build_tokenizer
@@ -106,7 +106,10 @@ def test_results_have_the_form_that_others_read(output: Path) -> None:
     assert results["versions"].keys() >= {"hf_tasks", "torch", "transformers", "datasets"} and results["hardware"]
     assert results["seconds"] == pytest.approx(sum(run["train_seconds"] for run in results["runs"]), abs=0.1)
     for run in results["runs"]:
-        assert set(run) == {"name", "seed", "parameters", "train_examples", "train_steps", "train_seconds", "cells"}
+        assert set(run) == {
+            "name", "seed", "parameters", "trainable_parameters", "train_examples", "train_steps", "train_seconds",
+            "cells",
+        }  # fmt: skip
         for cell in run["cells"]:
             assert set(cell) == {"slice", "metric", "value", "count", "ci95"}
             assert cell["value"] * cell["count"] == round(cell["value"] * cell["count"]) and cell["count"] > 0
@@ -354,7 +357,7 @@ def test_every_writer_reports_a_full_disk_as_such(small_disk: Path) -> None:
         (["generate", "addition", "--size", "-5", "--output", "x"], "size"),
         (["generate", "addition", "--split", "exam", "--size", "5", "--output", "x"], "'exam'"),
         (["list", "encoding"], "unknown list 'encoding'.*did you mean 'encodings'"),
-        (["publish", "nowhere", "me/it"], "has no config.json"),
+        (["publish", "nowhere", "me/it"], "'nowhere' is no folder to publish"),
         (["fly"], "No such command 'fly'"),
     ],
 )

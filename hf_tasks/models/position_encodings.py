@@ -80,6 +80,7 @@ class PositionEncoding(nn.Module):
     in_layers: ClassVar[bool] = False
     whole_only: ClassVar[bool] = False
     learnable: ClassVar[bool | None] = None
+    weight: ClassVar[None] = None  # PEFT, merging, copies a `weight` of every module that was trained in full
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -483,6 +484,17 @@ class KerplePower(_Kerple):
         return -a * power
 
 
+class _FloatLinear(nn.Module):
+    """A linear layer in float32. No `nn.Linear`, so that PEFT's "all-linear" passes encodings by."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(outputs, inputs)), nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight.float(), self.bias.float())
+
+
 @position_encoding("fire")
 class Fire(ScoreBias):
     """A small network of the progressively scaled distance (FIRE, Li et al. 2024, arXiv 2310.04418, equation 19).
@@ -498,16 +510,15 @@ class Fire(ScoreBias):
     def __init__(self, shape: Shape, *, width: int = 32, threshold: float = 512.0) -> None:
         super().__init__(shape)
         self.threshold = threshold
-        self.hidden, self.out = nn.Linear(1, width), nn.Linear(width, shape.heads)
+        self.hidden, self.out = _FloatLinear(1, width), _FloatLinear(width, shape.heads)
         self.c, self.scale = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        for layer, inputs in ((self.hidden, 1), (self.out, self.hidden.out_features)):
-            init.uniform_(
-                layer.weight, -(inputs**-0.5), inputs**-0.5
-            )  # the default of torch, as in the paper's listing
-            init.uniform_(layer.bias, -(inputs**-0.5), inputs**-0.5)
+        for layer in (self.hidden, self.out):  # the default of torch, as in the paper's listing
+            bound = layer.weight.shape[1] ** -0.5
+            init.uniform_(layer.weight, -bound, bound)
+            init.uniform_(layer.bias, -bound, bound)
         init.constant_(self.c, 0.1)
         init.ones_(self.scale)
 
@@ -516,10 +527,7 @@ class Fire(ScoreBias):
         c, threshold = self.c.float().abs(), (self.scale.float() * self.threshold).abs()
         far = torch.maximum(query_ids.float().abs(), threshold)
         ratio = distance.sign() * torch.log1p(c * distance.abs()) / (torch.log1p(c * far) + 1e-6)
-        hidden = functional.relu(
-            functional.linear(ratio[..., None], self.hidden.weight.float(), self.hidden.bias.float())
-        )
-        return functional.linear(hidden, self.out.weight.float(), self.out.bias.float()).permute(0, 3, 1, 2)
+        return self.out(functional.relu(self.hidden(ratio[..., None]))).permute(0, 3, 1, 2)
 
 
 @position_encoding("cope")
