@@ -1,4 +1,4 @@
-"""The command line: `hf-tasks list | generate | run | train | evaluate | publish`.
+"""The command line: `hf-tasks list | generate | run | train | evaluate | publish | hub`.
 
 - A mistake of the user is one line and exit code 2, an interruption 130; `--debug` shows the traceback.
 - `--seeds` and `--set` take several values in a row: `--seeds 0 1 2`.
@@ -25,7 +25,7 @@ app = typer.Typer(
     help="Small transformers on synthetic reasoning tasks. Begin with: hf-tasks run addition-extrapolation",
 )
 
-_SEVERAL = ("--seeds", "--set")
+_SEVERAL = ("--seeds", "--set", "--namespace")
 INTERRUPTED = 130  # what a shell reports after Ctrl-C; typer makes it of a KeyboardInterrupt inside a command
 PAUSED = "interrupted; nothing is lost: the same command continues"
 
@@ -107,9 +107,11 @@ def generate(
     output: Annotated[Path, typer.Option(help="Folder for parquet files and the dataset card.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
     seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 0,
+    config: Annotated[str, typer.Option(help="Config of the dataset that the split belongs to.")] = "default",
+    name: Annotated[str | None, typer.Option(help="Name of the split, if not its own, such as test_20.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, a parameter of the task.")] = None,
 ) -> None:
-    """Write rows of a task as parquet with a dataset card; `load_dataset(DIR)` reads them.
+    """Write rows of a task as parquet with a dataset card; `load_dataset(DIR)` reads them. A folder takes many splits.
 
     Example: hf-tasks generate addition --split test --size 1000 --output sums --set digits=[1,20] reverse=answer
     """
@@ -121,8 +123,8 @@ def generate(
     for setting in settings or []:
         parameters |= parse_setting(setting)
     command = shlex.join(["hf-tasks", *sys.argv[1:]])
-    folder = write_dataset(get_task(task, **parameters), output, {split: size}, seed, command)
-    print(f"{size} rows of {task} ({split}) are in {folder}")
+    folder = write_dataset(get_task(task, **parameters), output, {split: size}, seed, command, config, name)
+    print(f"{size} rows of {task} ({name or split}) are in {folder}")
 
 
 @app.command()
@@ -168,24 +170,75 @@ def evaluate(recipe: RecipeName, preset: Preset = "cpu", output: Output = None, 
 
 @app.command()
 def publish(
-    folder: Annotated[Path, typer.Argument(help="A model folder inside a run's output.")],
+    folder: Annotated[Path, typer.Argument(help="A model of a run, a generated dataset, or a metric's .py.")],
     repo_id: Annotated[str, typer.Argument(help="user/name on the Hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be uploaded.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
+    branch: Annotated[str | None, typer.Option(help="Commit to this branch instead of main.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Name the commit, such as v1.0.0.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show files and card; touch nothing.")] = False,
+    dataset: Annotated[str | None, typer.Option(help="Of a model: its dataset on the Hub, if not USER/TASK.")] = None,
+    base: Annotated[str | None, typer.Option(help="Of an adapter: where its base is on the Hub.")] = None,
+    allow_unevaluated: Annotated[
+        bool, typer.Option("--allow-unevaluated", help="Of a model: go without results; the card says so.")
+    ] = False,
 ) -> None:
-    """Upload a trained and evaluated model, with its code and card, in one commit.
+    """Upload a trained model or adapter, a dataset or a metric, with its card, in one commit.
 
     Example: hf-tasks publish runs/addition-extrapolation-cpu/significance_clipped-seed0 me/adder --dry-run
     """
-    from hf_tasks.publish import publish_model
+    from hf_tasks.publish import publish
 
-    for name, size in publish_model(folder, repo_id, private, dry_run):
-        print(f"{size:>12,}  {name}")
-    print(f"{'would go' if dry_run else 'published'} to {repo_id}")
+    done = publish(
+        folder, repo_id, private=private, branch=branch, tag=tag, dry_run=dry_run,
+        dataset_id=dataset, base_id=base, allow_unevaluated=allow_unevaluated,
+    )  # fmt: skip
+    for name, size in done.upload.sizes():
+        print(f"{size:>14,}  {name}")
+    if done.commit is None:
+        print(f"would go to {done.upload.kind} {repo_id}, with this card:\n\n{done.upload.card()}")
+    else:
+        print(f"published to {done.url} (commit {done.commit[:12]}{f', tag {tag}' if tag else ''})")
+
+
+hub = typer.Typer(no_args_is_help=True, help="A Hub of your own: publish and load on a network without internet.")
+app.add_typer(hub, name="hub")
+HubFolder = Annotated[Path, typer.Argument(help="Folder that holds the hub's repositories and users.")]
+
+
+@hub.command()
+def serve(
+    folder: HubFolder,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the network in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8090,
+) -> None:
+    """Serve models, datasets and metrics to huggingface_hub, transformers, datasets and evaluate, until Ctrl-C.
+
+    Example: hf-tasks hub serve hub --port 8090
+    """
+    from hf_tasks.hub.server import serve
+
+    shown = "127.0.0.1" if host == "0.0.0.0" else host
+    print(f"serving {folder}; clients need: export HF_ENDPOINT=http://{shown}:{port} HF_HUB_DISABLE_XET=1", flush=True)
+    serve(folder, host, port)
+
+
+@hub.command()
+def token(
+    folder: HubFolder,
+    name: Annotated[str, typer.Argument(help="The user that the token is for.")],
+    namespaces: Annotated[list[str] | None, typer.Option("--namespace", help="Another namespace to write to.")] = None,
+) -> None:
+    """Make a user's token, in place of an earlier one, and print it; it is shown this once.
+
+    Example: hf-tasks hub token hub me --namespace our-group
+    """
+    from hf_tasks.hub.users import make_token
+
+    print(make_token(folder, name, namespaces or []))
 
 
 def _report(results: dict[str, Any], folder: Path) -> None:
-    from hf_tasks.publish import results_table
+    from hf_tasks.cards import results_table
 
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
     title = "exact match" + (", median (minimum) over seeds" if len(results["seeds"]) > 1 else "")

@@ -1,11 +1,13 @@
-"""From a task to a folder of parquet files and a dataset card, which `datasets.load_dataset(DIR)` reads back.
+"""From a task to a folder of parquet files and a dataset card, which `datasets.load_dataset(DIR, CONFIG)` reads back.
 
 - Memory is bounded: batches go to row groups, row groups to shards, both sized in bytes and not in rows.
-- A split is a folder that appears whole or not at all. Its shards gather in `.SPLIT.partial/`, each under a temporary
-  name until it is complete, and one rename publishes them; a killed run leaves whole shards and continues from them.
-- Every split says beside its parquet files what made it (`provenance.json`); the card is rendered from those files
-  alone, so a second command can add a split, and a folder that holds another dataset is recognised and refused. Prose
-  of your own belongs into the template: the card is written anew whenever it differs.
+- A split is a folder, `CONFIG/SPLIT/` (`data/SPLIT/` in the config "default"), that appears whole or not at all. Its
+  shards gather in a hidden `.partial` folder, each under a temporary name until it is complete, and one rename makes
+  them the split; a killed run leaves whole shards and continues from them.
+- Every split says beside its parquet files what made it and what is in it (`provenance.json`: command, parameters,
+  sources, column descriptions, statistics, first rows); the card and its picture are rendered from those files alone:
+  a second command can add a split, and a folder that holds another dataset is recognised and refused. Prose of your own
+  belongs into the template: the card is written anew whenever it differs.
 - Provenance holds no date: the same command writes the same bytes.
 """
 
@@ -14,31 +16,46 @@ import hashlib
 import inspect
 import json
 import platform
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from huggingface_hub import DatasetCard, DatasetCardData
 from rich.console import Console
 from rich.progress import Progress
 
 from hf_tasks import __version__, tasks
 from hf_tasks.errors import UserError, unknown_name
-from hf_tasks.files import write_text
+from hf_tasks.files import write_bytes, write_text
 from hf_tasks.tasks.base import BLOCK, Task
-from hf_tasks.tasks.hashing import SPLIT_SHARES, SPLITS
+from hf_tasks.tasks.hashing import SPLITS
 
 BATCH_BYTES = 8 * 2**20  # of text, before compression; one batch is one row group
 SHARD_BYTES = 256 * 2**20
-PROVENANCE = "provenance.json"
-EXAMPLE_ROWS, EXAMPLE_WIDTH = 3, 60
+PROVENANCE, PICTURE = "provenance.json", "statistics.png"
+DEFAULT_CONFIG, DEFAULT_FOLDER = "default", "data"  # as `Dataset.push_to_hub` lays them out
+EXAMPLE_ROWS = 3
+CATEGORIES = 32  # a text column with at most so many values is counted by value, others by length
+BINS = 64  # of a histogram in provenance.json
+
+MadeBy = dict[str, Any]
 
 
-def write_dataset(task: Task, output: str | Path, sizes: Mapping[str, int], seed: int = 0, command: str = "") -> Path:
+def write_dataset(
+    task: Task,
+    output: str | Path,
+    sizes: Mapping[str, int],
+    seed: int = 0,
+    command: str = "",
+    config: str = DEFAULT_CONFIG,
+    name: str | None = None,
+) -> Path:
     """Write splits of a task as parquet shards with a dataset card.
 
     Splits that the folder already holds, made by the same task with the same parameters, seed and sources, are kept;
@@ -46,33 +63,39 @@ def write_dataset(task: Task, output: str | Path, sizes: Mapping[str, int], seed
 
     Args:
         task: what to generate.
-        output: the folder; created, or empty, or holding splits of this very dataset.
+        output: the folder; created, or empty, or holding a dataset to which these splits belong or are a new config.
         sizes: split -> number of rows.
         seed: the seed of every split.
         command: the command line to record as provenance.
+        config: the config of the dataset that the splits belong to.
+        name: the name of the split in the dataset, if it is not its own; for one split only. A named split may have
+            other parameters than the rest of its config (a longer test set beside the usual one).
 
     Returns:
         the folder.
 
     Raises:
-        UserError: an unknown split or a size below 1; a split too small to exist; a folder that holds something else; a
-            full disk, in which case unfinished splits are deleted and finished ones stay.
+        UserError: an unknown split, a size below 1 or no name for a config or split; a split too small to exist; a
+            folder that holds something else; a full disk, in which case unfinished splits are deleted and finished ones
+            stay.
     """
     output = Path(output)
     check_sizes(sizes)
-    origin = _origin(task, seed)
-    wanted = _missing_splits(output, origin, sizes)
-    for split in wanted:
-        task.table(split, size=1, seed=seed)  # refuses what cannot be generated before anything is on disk
+    _check_names(config, name, sizes)
+    wanted = _missing_splits(
+        output, [_request(task, split, size, seed, config, name or split) for split, size in sizes.items()]
+    )
+    for made_by in wanted:
+        task.table(made_by["split"], size=1, seed=seed)  # refuses what cannot be generated before anything is on disk
     console = Console(stderr=True)
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            for split, size in wanted.items():
-                bar = progress.add_task(f"{task.name} {split}", total=size)
-                made_by = origin | {"split": split, "size": size, "command": command, "versions": _versions()}
+            for made_by in wanted:
+                bar = progress.add_task(f"{task.name} {made_by['name']}", total=made_by["size"])
+                made_by = made_by | {"command": command, "versions": _versions()}
                 _write_split(task, output, made_by, lambda rows, bar=bar: progress.advance(bar, rows))
-                _write_card(task, output)
-        _write_card(task, output)  # an earlier run may have been killed between a split and its card
+                write_card(output)
+        write_card(output)  # an earlier run may have been killed between a split and its card
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -109,46 +132,88 @@ def shard_rows(task: Task) -> int:
     return max(1, SHARD_BYTES // (batch * _row_bytes(task))) * batch
 
 
-def card_template(name: str) -> Path:
-    """The path of a card template, in an installed package or in a checkout."""
-    package = Path(__file__).parent
-    installed = package / "model_cards" / name
-    return installed if installed.exists() else package.parent / "model_cards" / name
+def split_path(config: str, name: str) -> str:
+    """Where a split lies in the folder of its dataset."""
+    return f"{DEFAULT_FOLDER if config == DEFAULT_CONFIG else config}/{name}"
 
 
-def render_card(task: Task, output: Path) -> str:
-    """The text of README.md, from the provenance of the splits in the folder and their first rows."""
-    splits = _splits(output)
-    rows = sum(made_by["size"] for made_by in splits.values())
-    data_files = [{"split": split, "path": f"data/{split}/*.parquet"} for split in splits]
-    metadata = DatasetCardData(
-        pretty_name=f"{task.name} (hf_tasks)",
-        license="apache-2.0",
-        annotations_creators="machine-generated",
-        task_categories=["text-generation"],
-        size_categories=_size_category(rows),
-        tags=["synthetic", "reasoning", "length-generalization", "hf-tasks", task.name],
-        configs=[{"config_name": "default", "data_files": data_files, "default": True}],
-    )
-    first = next(iter(splits.values()))
-    card = DatasetCard.from_template(
-        metadata,
-        template_path=str(card_template("dataset_card.md.jinja")),
-        task=task.name,
-        description=(inspect.getdoc(type(task)) or "").split("\n\n")[0],
-        splits=splits,
-        shares={split: f"{share:.0%}" for split, share in SPLIT_SHARES.items()},
-        origin=first,
-        columns=task.columns,
-        example=_example(output / "data" / first["split"]),
-    )
-    return str(card).rstrip() + "\n"
+def finished_splits(output: Path) -> dict[str, MadeBy]:
+    """Path -> provenance of every finished split of a folder, in the order in which cards show them.
+
+    Raises:
+        UserError: a provenance that cannot be read, or of an older version.
+    """
+    paths = output.glob(f"[!.]*/*/{PROVENANCE}")
+    return in_order({str(path.parent.relative_to(output)): read_provenance(path) for path in paths})
 
 
-def _origin(task: Task, seed: int) -> dict[str, Any]:
-    """What two splits must have in common to be one dataset, as it looks when read back from JSON."""
-    origin = {"task": task.name, "parameters": task.parameters(), "seed": seed, "source": source_hash()}
-    return json.loads(json.dumps(origin))
+def in_order(splits: Mapping[str, MadeBy]) -> dict[str, MadeBy]:
+    """The default config first, then configs by name; in each the usual splits, then the others by their numbers."""
+
+    def rank(item: tuple[str, MadeBy]) -> Any:
+        config, name = item[1]["config"], item[1]["name"]
+        numbers = [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+        return config != DEFAULT_CONFIG, config, SPLITS.index(name) if name in SPLITS else len(SPLITS), numbers
+
+    return dict(sorted(splits.items(), key=rank))
+
+
+def read_provenance(path: Path) -> MadeBy:
+    """One `provenance.json`, checked to be of this version."""
+    try:
+        made_by = json.loads(path.read_text("utf-8"))
+        missing = {"config", "name", "columns", "statistics", "examples"} - made_by.keys()
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{str(path)!r} is no provenance of a split ({error}); delete its folder") from error
+    if missing:
+        raise UserError(
+            f"{str(path)!r} is of an older version (no {min(missing)!r}): delete its folder, generate again"
+        )
+    return made_by
+
+
+def write_card(output: Path) -> None:
+    """Render the card and its picture from the provenance of the finished splits, if they are not right already."""
+    from hf_tasks.analysis.plots import draw_statistics  # matplotlib: slow to import
+    from hf_tasks.cards import render_dataset_card
+
+    splits = finished_splits(output)
+    text = render_dataset_card(splits)
+    if not _holds(output / "README.md", text) or not (output / PICTURE).exists():
+        write_bytes(output / PICTURE, draw_statistics(splits))
+        write_text(output / "README.md", text)
+
+
+def _request(task: Task, split: str, size: int, seed: int, config: str, name: str) -> MadeBy:
+    """What is asked for, as it looks when read back from JSON."""
+    request = {
+        "task": task.name,
+        "description": (inspect.getdoc(type(task)) or "").split("\n\n")[0],
+        "config": config,
+        "name": name,
+        "split": split,
+        "size": size,
+        "seed": seed,
+        "parameters": task.parameters(),
+        "columns": task.columns,
+        "source": source_hash(),
+    }
+    return json.loads(json.dumps(request))
+
+
+def _check_names(config: str, name: str | None, sizes: Mapping[str, int]) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", config) or config == DEFAULT_FOLDER:
+        raise UserError(
+            f"{config!r} is no name for a config: use letters, digits and . _ -, and not {DEFAULT_FOLDER!r}"
+        )
+    if name is None:
+        return
+    if len(sizes) > 1:
+        raise UserError(f"name {name!r} is for one split, not for {', '.join(sizes)}")
+    if not re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII):
+        raise UserError(f"{name!r} is no name for a split: use letters, digits and _")
+    if name in SPLITS and name not in sizes:
+        raise UserError(f"name {name!r} is for problems of that split, not of {next(iter(sizes))!r}; choose another")
 
 
 def _versions() -> dict[str, str]:
@@ -156,58 +221,68 @@ def _versions() -> dict[str, str]:
     return {"hf-tasks": __version__, "python": platform.python_version()} | libraries
 
 
-def _splits(output: Path) -> dict[str, dict[str, Any]]:
-    """The finished splits of a folder with their provenance."""
-    paths = {split: output / "data" / split / PROVENANCE for split in SPLITS}
-    return {split: json.loads(path.read_text("utf-8")) for split, path in paths.items() if path.exists()}
-
-
-def _missing_splits(output: Path, origin: dict[str, Any], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Those of `sizes` that the folder lacks; refuses a folder that holds anything but this dataset."""
-    made = _splits(output) if output.is_dir() else {}
-    visible = [path.name for path in output.iterdir() if not path.name.startswith(".")] if output.is_dir() else []
+def _missing_splits(output: Path, requests: list[MadeBy]) -> list[MadeBy]:
+    """Those of `requests` that the folder lacks; refuses a folder that holds anything but a dataset they belong to."""
     if output.exists() and not output.is_dir():
         raise UserError(f"output {str(output)!r} is a file; choose a folder")
+    made = finished_splits(output) if output.is_dir() else {}
+    visible = [path.name for path in output.iterdir() if not path.name.startswith(".")] if output.is_dir() else []
     if visible and not made:
         raise UserError(f"output {str(output)!r} holds other files ({min(visible)!r}); choose a new or an empty folder")
-    for split, made_by in made.items():
-        wanted = origin | {"size": sizes.get(split, made_by["size"])}
-        other = [f"{key} {made_by[key]!r}, not {value!r}" for key, value in wanted.items() if made_by[key] != value]
-        if other:
-            raise UserError(
-                f"output {str(output)!r} holds another dataset: its split {split!r} was made with {'; '.join(other)}; "
-                "choose another folder or delete this one"
-            )
-    return {split: size for split, size in sizes.items() if split not in made}
+    for request in requests:
+        for path, made_by in made.items():
+            keys = _must_agree(made_by, request)
+            other = [f"{key} {made_by[key]!r}, not {request[key]!r}" for key in keys if made_by[key] != request[key]]
+            if other:
+                raise UserError(
+                    f"output {str(output)!r} holds another dataset: its split {path.removeprefix('data/')!r} was made "
+                    f"with {'; '.join(other)}; choose another folder, config or name, or delete this one"
+                )
+    return [request for request in requests if split_path(request["config"], request["name"]) not in made]
 
 
-def _write_card(task: Task, output: Path) -> None:
-    text = render_card(task, output)
-    if not _holds(output / "README.md", text):
-        write_text(output / "README.md", text)
+def _must_agree(made_by: MadeBy, request: MadeBy) -> list[str]:
+    """In which keys a split that is asked for must agree with one that stands."""
+    if made_by["config"] != request["config"]:
+        return []
+    keys = ["task", "columns", "source"]
+    if made_by["name"] == request["name"]:
+        return [*keys, "parameters", "seed", "split", "size"]
+    usual = made_by["name"] in SPLITS and request["name"] in SPLITS
+    return [*keys, "parameters", "seed"] if usual else keys
 
 
-def _write_split(task: Task, output: Path, made_by: dict[str, Any], advance: Callable[[int], None]) -> None:
-    split, size, rows = made_by["split"], made_by["size"], shard_rows(task)
-    staging = output / f".{split}.partial"
-    provenance = json.dumps(made_by, indent=2) + "\n"
-    if not _holds(staging / PROVENANCE, provenance):
+def _write_split(task: Task, output: Path, made_by: MadeBy, advance: Callable[[int], None]) -> None:
+    size, rows = made_by["size"], shard_rows(task)
+    path = split_path(made_by["config"], made_by["name"])
+    staging = output / f".{path.removeprefix('data/').replace('/', '.')}.partial"
+    if not _was_asked_for(staging / PROVENANCE, made_by):
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        write_text(staging / PROVENANCE, provenance)
+        _write_provenance(staging, made_by)
     starts = range(0, size, rows)
     for shard, start in enumerate(starts):
-        path, stop = staging / f"{shard:05d}-of-{len(starts):05d}.parquet", min(start + rows, size)
-        if path.exists():  # from an interrupted run of the same command
+        file, stop = staging / f"{shard:05d}-of-{len(starts):05d}.parquet", min(start + rows, size)
+        if file.exists():  # from an interrupted run of the same command
             advance(stop - start)
         else:
-            _write_shard(task, path, range(start, stop, _batch_rows(task)), stop, made_by, advance)
-    (output / "data").mkdir(exist_ok=True)
-    staging.rename(output / "data" / split)
+            _write_shard(task, file, range(start, stop, _batch_rows(task)), stop, made_by, advance)
+    _write_provenance(staging, made_by | describe(staging))
+    (output / path).parent.mkdir(exist_ok=True)
+    staging.rename(output / path)
+
+
+def _write_provenance(folder: Path, made_by: MadeBy) -> None:
+    write_text(folder / PROVENANCE, json.dumps(made_by, indent=2) + "\n")
+
+
+def _was_asked_for(path: Path, made_by: MadeBy) -> bool:
+    """Whether a staged provenance has the same request; an interruption may have struck after its statistics."""
+    return path.exists() and json.loads(path.read_text("utf-8")).items() >= made_by.items()
 
 
 def _write_shard(
-    task: Task, path: Path, starts: range, stop: int, made_by: dict[str, Any], advance: Callable[[int], None]
+    task: Task, path: Path, starts: range, stop: int, made_by: MadeBy, advance: Callable[[int], None]
 ) -> None:
     """Write rows `starts.start` .. `stop` into one parquet file, a row group for each of `starts`."""
 
@@ -227,6 +302,51 @@ def _write_shard(
         temporary.unlink(missing_ok=True)
 
 
+def describe(folder: Path) -> dict[str, Any]:
+    """Statistics and first rows of the parquet files of a folder, read batch by batch.
+
+    Returns:
+        `statistics`: column -> {"values": [...], "counts": [...]}, a histogram of whole numbers, of the values of a
+        text column that has few, or of the lengths of another ("characters of COLUMN"); `examples`: the first rows.
+    """
+    counters: dict[str, Counter[Any]] = {}
+    examples: list[dict[str, Any]] = []
+    named: dict[str, str] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        with pq.ParquetFile(path) as shard:
+            for batch in shard.iter_batches():
+                examples = examples or batch.slice(0, EXAMPLE_ROWS).to_pylist()
+                named = named or {column: _name_of_statistic(column, batch[column]) for column in batch.schema.names}
+                for column, name in named.items():
+                    values = batch[column]
+                    if name != column:
+                        values = pc.utf8_length(values)  # type: ignore[attr-defined]  # pyarrow makes it at import
+                    counts = values.value_counts()
+                    pairs = zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)
+                    counters.setdefault(name, Counter()).update(dict(pairs))
+    return {"statistics": {name: _histogram(counter) for name, counter in counters.items()}, "examples": examples}
+
+
+def _name_of_statistic(column: str, values: pa.Array) -> str:
+    distinct = len(values.unique()) if pa.types.is_string(values.type) else 0
+    return column if distinct <= min(CATEGORIES, len(values) / 2) else f"characters of {column}"
+
+
+def _histogram(counter: Counter[Any]) -> dict[str, list[Any]]:
+    """Exact while there are few values; else the commonest texts, or numbers in `BINS` bins, each by its lower end."""
+    if len(counter) > BINS and isinstance(next(iter(counter)), str):
+        counter = Counter(dict(counter.most_common(BINS)))
+    elif len(counter) > BINS:
+        low, high = min(counter), max(counter)
+        width = -(-(high - low + 1) // BINS)
+        binned: Counter[Any] = Counter()
+        for value, count in counter.items():
+            binned[low + (value - low) // width * width] += count
+        counter = binned
+    values = sorted(counter)
+    return {"values": values, "counts": [counter[value] for value in values]}
+
+
 def _row_bytes(task: Task) -> int:
     return sum(task.max_lengths) + 8 * len(task.columns)
 
@@ -241,31 +361,9 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def _drop_unfinished(output: Path) -> None:
-    """Delete what is not part of a finished split, and the folder itself if nothing is left in it."""
-    for split in SPLITS:
-        shutil.rmtree(output / f".{split}.partial", ignore_errors=True)
-    for folder in (output / "data", output):
+    """Delete what is not part of a finished split, and every folder in which nothing is left."""
+    for staging in output.glob(".*.partial"):
+        shutil.rmtree(staging, ignore_errors=True)
+    for folder in (*output.glob("[!.]*/"), output):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _size_category(rows: int) -> str:
-    """The Hub's name for a number of rows: '1K<n<10K' holds 1,000 up to 9,999."""
-    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
-    power = len(str(rows)) - 3
-    if power < 1:
-        return "n<1K"
-    return f"{bounds[power - 1]}<n<{bounds[power]}" if power < len(bounds) else "n>1T"
-
-
-def _example(folder: Path) -> list[dict[str, str]]:
-    """The first rows of a split, each value as it may stand in a cell of a markdown table."""
-    with pq.ParquetFile(min(folder.glob("*.parquet"))) as shard:
-        rows = next(shard.iter_batches(batch_size=EXAMPLE_ROWS)).to_pylist()
-    return [{name: _in_cell(value) for name, value in row.items()} for row in rows]
-
-
-def _in_cell(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
-    short = text if len(text) <= EXAMPLE_WIDTH else text[: EXAMPLE_WIDTH - 1] + "…"
-    return "`" + short.replace("|", r"\|") + "`"

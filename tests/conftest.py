@@ -1,11 +1,17 @@
-"""What the tests share: one thread a process, and tiny models over a twenty-token alphabet.
+"""What the tests share: one thread a process, a Hub on the loopback, and tiny models over a twenty-token alphabet.
 
 The alphabet, by token id: the digits 0 ... 9, then + * = (separators), a space (filler), a b c (other tokens),
 bos and eos (separators) and the padding. `SYMBOLS` writes each as one character.
 """
 
 import os
-from collections.abc import Callable
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,3 +80,63 @@ def tiny_model(tiny_config: Callable[..., Any]) -> Callable[..., Any]:
         return model
 
     return make
+
+
+@dataclass
+class Loopback:
+    """A running Hub with the user `me`. `faults` are those to come, and all requests so far (see faults.py)."""
+
+    url: str
+    folder: Path
+    token: str
+    faults: Any
+
+    @property
+    def api(self) -> Any:
+        from huggingface_hub import HfApi
+
+        return HfApi(endpoint=self.url, token=self.token)
+
+    def get(self, url: str) -> bytes:
+        """A file, over a plain connection."""
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request) as answer:
+            return answer.read()
+
+    def stranger(self, home: Path, token: str | None = None) -> dict[str, str]:
+        """The environment of a process that knows nothing but this Hub, and at will a token."""
+        plain = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTHONPATH"))}
+        return plain | {
+            "HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        } | ({"HF_TOKEN": token} if token else {})  # fmt: skip
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Loopback]:
+    """A fresh Hub, as the one that huggingface_hub talks to in this process, with the token of `me`."""
+    import huggingface_hub
+    from faults import Faults
+    from huggingface_hub.utils import _http
+
+    from hf_tasks.hub.server import running
+    from hf_tasks.hub.users import make_token
+
+    faults, token = Faults(), make_token(folder, "me")
+    with running(folder, faults.wrap) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", token)
+        # The constants are read at import.
+        patch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        # Between its retries huggingface_hub waits for up to 23 seconds in all.
+        patch.setattr(_http, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
+        yield Loopback(url, folder, token, faults)
+
+
+@pytest.fixture
+def loopback(tmp_path: Path) -> Iterator[Loopback]:
+    """A fresh Hub; see `serving`."""
+    with serving(tmp_path / "hub") as hub:
+        yield hub

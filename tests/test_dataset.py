@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from hf_tasks import dataset
+from hf_tasks.cards import size_category
 from hf_tasks.dataset import shard_rows, source_hash, write_dataset
 from hf_tasks.errors import UserError
 from hf_tasks.tasks import get_task
@@ -59,6 +60,7 @@ def test_the_folder_holds_whole_files_alone(tmp_path: Path, one_block_shards: No
         "data/train/provenance.json",
         "data/validation/00000-of-00001.parquet",
         "data/validation/provenance.json",
+        "statistics.png",
     ]
 
 
@@ -89,14 +91,13 @@ def test_the_card_says_what_it_is_and_what_made_it(tmp_path: Path) -> None:
     ]
     first = TASK.generate("train", 1, seed=7)
     for expected in (
-        "| train | 1,500 |",
-        f"`{COMMAND}`",
-        "- seed: 7",
+        "| default | train | 1,500 | addition | train | 7 |",
+        f"    {COMMAND}\n",
         source_hash(),
-        "| `digits` | `[3, 5]` |",
+        "`digits=[3, 5]`",
         f'| `"{first["prompt"][0]}"` |',
         "train 90%, validation 5%, test 5%",
-        "pyarrow",
+        "| digits_a | 3 … ",
     ):
         assert expected in text
     for name, description in TASK.columns.items():
@@ -108,7 +109,7 @@ def test_the_card_says_what_it_is_and_what_made_it(tmp_path: Path) -> None:
     [(1, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (9999, "1K<n<10K"), (10**7, "10M<n<100M"), (10**12, "n>1T")],
 )
 def test_size_categories(rows: int, category: str) -> None:
-    assert dataset._size_category(rows) == category
+    assert size_category(rows) == category
 
 
 def test_the_same_call_again_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +132,7 @@ def test_a_second_call_adds_a_split(tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     write_dataset(TASK, tmp_path, {"train": 100})
     after = snapshot(tmp_path)
-    assert all(after[name] == before[name] for name in before if name != "README.md")
+    assert all(after[name] == before[name] for name in before if name.startswith("data/"))
     assert [files["split"] for files in front_matter(tmp_path)["configs"][0]["data_files"]] == ["train", "test"]
 
 
@@ -302,7 +303,9 @@ def test_a_full_disk_at_the_card_leaves_no_half_of_it(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(UserError, match="no space left"):
         write_dataset(TASK, tmp_path, {"test": 10})
-    assert sorted(snapshot(tmp_path)) == ["data/test/00000-of-00001.parquet", "data/test/provenance.json"]
+    assert sorted(snapshot(tmp_path)) == [
+        "data/test/00000-of-00001.parquet", "data/test/provenance.json", "statistics.png",
+    ]  # fmt: skip
 
 
 def test_an_interrupt_inside_a_shard_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

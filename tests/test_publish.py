@@ -1,223 +1,477 @@
-"""Cards say what was measured, pictures draw it, and a published model loads from the Hub without this package.
+"""What is published, to a Hub on the loopback over HTTP: all of it in one commit, or nothing and a line that says so.
 
-The Hub is `minihub`, on the loopback. Models here are untrained: publishing does not ask how well a model does.
+Models here are untrained: publishing does not ask how well a model does. What strangers make of a repository is the
+matter of test_publish_strangers.py.
 """
 
-import os
+import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
-import torch
 import yaml
-from huggingface_hub import ModelCard
-from minihub import TOKEN, Hub, serve
+from conftest import Loopback
+from huggingface_hub import CommitOperationAdd, DatasetCard, ModelCard
+from huggingface_hub._eval_results import parse_eval_result_entries
+from samples import sums_output, sums_recipe, sums_results
 
-from hf_tasks.analysis.plots import draw_results, results_figure
+from hf_tasks import publish as publishing
+from hf_tasks import upload
 from hf_tasks.cli import main
+from hf_tasks.dataset import write_dataset
 from hf_tasks.errors import UserError
-from hf_tasks.evaluate import summary
-from hf_tasks.metrics.functions import cell
-from hf_tasks.models import PositionalForCausalLM
-from hf_tasks.publish import publish_model, render_card, results_table
-from hf_tasks.recipe import Recipe, build_config, load_recipe
-from hf_tasks.tokenizer import build_tokenizer
+from hf_tasks.publish import publish, publish_dataset, publish_metric, publish_model
+from hf_tasks.tasks import get_task
 
 # huggingface_hub 2.4 hands a file to httpx2 in a way that httpx2 advises against.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 
-CURVE = {5: (90, 80), 50: (40, 20)}  # digits -> right of 100, for seeds 0 and 1
-RECIPE = """
-title: Sums
-summary: For the tests.
-task: addition
-parameters: {digits: [1, 3], reverse: answer, pad: true}
-model: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2}
-models:
-  usual: {positions: [{ids: sequential, encoding: learned}]}
-  ours: {positions: [{ids: significance, encoding: clipped}]}
-paper: [{claim: "Somebody 1999: 7 digits", source: a book}]
-presets: {cpu: {}}
-"""
+METRICS = Path(publishing.__file__).parent / "metrics"
+CODE = {"configuration_positional.py", "modeling_positional.py", "position_encodings.py", "position_ids.py"}
+SUMS = get_task("addition", digits=(1, 3), reverse="answer", pad=True)
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    path = tmp_path_factory.mktemp("recipe") / "sums.yaml"
-    path.write_text(RECIPE)
-    return load_recipe(str(path))
-
-
-@pytest.fixture(scope="module")
-def results() -> dict[str, Any]:
-    """Results of two seeds of two models, made up."""
-    runs = []
-    for name in ("usual", "ours"):
-        for seed in (0, 1):
-            cells = [cell(right[seed], 100, {"digits_a": d, "digits_b": d}) for d, right in CURVE.items()]
-            cells += [cell(a * b, 10, {"digits_a": a, "digits_b": b, "case": "grid"}) for a in (1, 3) for b in (1, 3)]
-            cells.append(cell(seed, 4, {"digits_a": 5, "digits_b": 5, "case": "nines_plus_one"}))
-            runs.append({"name": name, "seed": seed, "parameters": 12345, "train_seconds": 1.5, "cells": cells})
-    return {"recipe": "sums", "preset": "cpu", "seeds": [0, 1], "versions": {"torch": "9.9"},
-            "hardware": "an abacus", "seconds": 6.0, "paper": [], "summary": summary(runs), "runs": runs}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folder(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as the road leaves it."""
-    path = tmp_path_factory.mktemp("out") / "ours-seed0"
-    torch.manual_seed(0)
-    PositionalForCausalLM(build_config(recipe, "ours")).save_pretrained(path)
-    build_tokenizer(recipe.get_task()).save_pretrained(path)
-    (path / "cells.json").write_text("[]\n")
-    (path / "README.md").write_text("---\nlicense: apache-2.0\n---\n\nA card.\n")
-    return path
-
-
-def test_summary_and_table_are_medians_and_minima(results: dict[str, Any]) -> None:
-    first = results["summary"][0]
-    assert (first["median"], first["min"], first["max"], first["seeds"]) == (pytest.approx(0.85), 0.8, 0.9, 2)
-    rows = results_table(results)
-    assert [(row["slice"], row["count"], row["ours"]) for row in rows] == [
-        ("5 x 5", 100, "0.85 (0.80)"),
-        ("50 x 50", 100, "0.30 (0.20)"),
-    ]
-
-
-def test_card_of_a_model_says_what_was_measured(recipe: Recipe, results: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "README.md"
-    path.write_text(render_card(recipe, results, "ours", 1))
-    card = ModelCard.load(path)
-    assert (card.data.license, card.data.library_name) == ("apache-2.0", "transformers")
-    assert {r.metric_type for r in card.data.eval_results or []} == {"exact_match"}
-    values = [result.metric_value for result in card.data.eval_results or []]
-    assert values == [one["value"] for one in results["runs"][3]["cells"]]
-    for line in (
-        "| 5 x 5 | 100 | 0.85 (0.80) | 0.85 (0.80) |",
-        "| 50 x 50 | 100 | 0.30 (0.20) | 0.30 (0.20) |",
-        "Hard case `nines_plus_one`:",
-        "`hf-tasks run sums --preset cpu --seeds 0 1`",
-        "Measured on an abacus; training took 6.0 seconds in all. Versions: torch 9.9.",
-    ):
-        assert line in card.content.splitlines()
-    assert "12,345 parameters" in card.content and "- Somebody 1999: 7 digits (a book)" in card.content
-    settings = card.content.split("```yaml\n")[1].split("```")[0]
-    assert yaml.safe_load(settings) == yaml.safe_load(yaml.safe_dump(recipe.to_dict()))
-    example = card.content.split("The right answer to `")[1].split("`")
-    assert recipe.get_task().check(example[0], example[2])
-
-
-def test_card_of_a_recipe_shows_all_its_models(recipe: Recipe, results: dict[str, Any]) -> None:
-    card = render_card(recipe, results)
-    assert "| length | rows | " + " | ".join(recipe.models) + " |" in card.splitlines()
-    assert "model-index" not in card and "## Use" not in card
-
-
-def test_picture_draws_curves_and_grids(results: dict[str, Any], tmp_path: Path) -> None:
-    curves, *grids = results_figure(results).axes
-    assert [line.get_label() for line in curves.lines] == ["usual", "ours"]
-    for line in curves.lines:
-        assert list(line.get_xdata()) == [5, 50] and list(line.get_ydata()) == pytest.approx([0.85, 0.3])
-    assert "median of 2 seeds" in curves.get_title() and len(curves.collections) == 2
-    assert [axes.get_title() for axes in grids] == ["usual", "ours"]
-    for axes in grids:
-        assert axes.images[0].get_array().tolist() == [[0.1, 0.3], [0.3, 0.9]]  # type: ignore[union-attr]
-    draw_results(results, tmp_path / "results.png")
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["results.png"]
-
-
-def test_a_folder_without_results_is_not_published(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"has no cells\.json, so it is not an evaluated model: run hf-tasks evaluate"):
-        publish_model(tmp_path, "me/adder")
-
-
-def test_dry_run_lists_what_would_go(folder: Path) -> None:
-    names = [name for name, size in publish_model(folder, "me/adder", dry_run=True) if size]
-    assert set(names) >= {
-        "README.md", "config.json", "model.safetensors", "generation_config.json", "tokenizer.json",
-        "configuration_positional.py", "modeling_positional.py", "position_encodings.py", "position_ids.py",
-    }  # fmt: skip
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a finished run, not to be changed."""
+    root = tmp_path_factory.mktemp("run")
+    return sums_output(sums_recipe(root), root / "out", sums_results())
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub of our own, as the one that huggingface_hub talks to; it reads the first two settings at import only."""
-    with serve() as running:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield running
+def folder(tmp_path: Path) -> Path:
+    """A model folder of one's own."""
+    return sums_output(sums_recipe(tmp_path), tmp_path / "out", sums_results()) / "ours-seed1"
 
 
-STRANGER = """
-import sys
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-sys.modules["hf_tasks"] = None
-tokenizer = AutoTokenizer.from_pretrained("me/adder")
-model = AutoModelForCausalLM.from_pretrained("me/adder", trust_remote_code=True)
-inputs = tokenizer(["123+456=", "1+2="], padding=True, return_tensors="pt")
-with torch.no_grad():
-    torch.save((model(**inputs).logits, model.generate(**inputs, max_new_tokens=6, do_sample=False)), sys.argv[1])
-"""
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A dataset of two configs."""
+    write_dataset(SUMS, tmp_path / "sums", {"train": 300, "test": 40}, command="hf-tasks generate addition")
+    return write_dataset(get_task("addition", digits=(1, 3)), tmp_path / "sums", {"test": 30}, config="plain")
 
 
-def test_published_it_loads_without_this_package(recipe: Recipe, folder: Path, hub: Hub, tmp_path: Path) -> None:
-    publish_model(folder, "me/adder")
-    assert [title for title, _ in hub.repos["me/adder"].commits] == ["initial commit", f"Upload {folder.name} with hf_tasks"]  # fmt: skip  # noqa: E501
-    assert {k: f.content for k, f in hub.repos["me/adder"].files().items()}.items() >= {
-        path.name: path.read_bytes() for path in folder.iterdir()
-    }.items()
-    settings = {
-        "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+def there(loopback: Loopback, repo_id: str, kind: str = "model", revision: str = "main") -> dict[str, bytes]:
+    """Every file of a repository."""
+    names = loopback.api.list_repo_files(repo_id, repo_type=kind, revision=revision)
+    root = f"{loopback.url}/{'' if kind == 'model' else kind + 's/'}{repo_id}/resolve/{revision}"
+    return {name: loopback.get(f"{root}/{name}") for name in names if name != ".gitattributes"}
+
+
+def titles(loopback: Loopback, repo_id: str, kind: str = "model") -> list[str]:
+    return [commit.title for commit in loopback.api.list_repo_commits(repo_id, repo_type=kind)]
+
+
+# Models.
+
+
+def test_a_model_repository_holds_all_that_loaders_and_readers_look_for(finished: Path, loopback: Loopback) -> None:
+    folder = finished / "ours-seed1"
+    done = publish(folder, "me/adder", tag="v1.0.0", dataset_id="me/sums")
+    files = there(loopback, "me/adder")
+    assert set(files) == CODE | {
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json", "training.json", "recipe.yaml", "results.json", "results.png",
+        ".eval_results/addition.yaml",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, str(tmp_path / "seen.pt")],
-        cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    for name in set(files) - {"README.md", ".eval_results/addition.yaml"}:
+        assert files[name] == (folder / name).read_bytes()
+    config = json.loads(files["config.json"])
+    assert config["architectures"] == ["PositionalForCausalLM"]
+    heads = ("", "Model", "ModelForCausalLM", "ModelForSequenceClassification", "ModelForTokenClassification")
+    assert {f"Auto{head or 'Config'}" for head in heads} <= config["auto_map"].keys()
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.datasets == ["me/sums"] and 'from_pretrained("me/adder", trust_remote_code=True)' in card.content
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/addition.yaml"]))
+    cells = json.loads(files["results.json"])["runs"][0]["cells"]
+    assert [entry.value for entry in entries] == [one["value"] for one in cells]
+    assert [result.metric_value for result in card.data.eval_results or []] == [one["value"] for one in cells]
+    assert {entry.dataset_id for entry in entries} == {"me/sums"}
+    assert titles(loopback, "me/adder") == ["Publish with hf_tasks", "initial commit"]
+    assert done.commit == loopback.api.repo_info("me/adder", revision="v1.0.0").sha
+    assert done.url == f"{loopback.url}/me/adder"
 
-    model = PositionalForCausalLM.from_pretrained(folder)
-    tokenizer = build_tokenizer(recipe.get_task())
-    inputs = tokenizer(["123+456=", "1+2="], padding=True, return_tensors="pt")
-    logits, generated = torch.load(tmp_path / "seen.pt")
-    with torch.no_grad():
-        assert torch.equal(model(**inputs).logits, logits)
-    assert torch.equal(model.generate(**inputs, max_new_tokens=6, do_sample=False), generated)
+
+def test_publishing_again_updates_what_changed_and_drops_what_is_gone(folder: Path, loopback: Loopback) -> None:
+    (folder / "extra-00001-of-00002.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    first = publish_model(folder, "me/adder")
+    loopback.api.upload_file(path_or_fileobj=b"mine", path_in_repo="NOTES.md", repo_id="me/adder")
+    assert publish_model(folder, "me/adder").commit == loopback.api.repo_info("me/adder").sha  # no change, no commit
+    (folder / "extra-00001-of-00002.safetensors").unlink()
+    (folder / "training.json").write_text('{"note": 1}\n')
+    done = publish_model(folder, "me/adder")
+    files = there(loopback, "me/adder")
+    assert "extra-00001-of-00002.safetensors" not in files and files["NOTES.md"] == b"mine"
+    assert files["training.json"] == b'{"note": 1}\n'
+    assert len(titles(loopback, "me/adder")) == 4 and done.commit != first.commit
 
 
-def test_publishing_again_updates_what_changed(folder: Path, hub: Hub) -> None:
-    publish_model(folder, "me/adder")
-    publish_model(folder, "me/adder")
-    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n\nA better card.\n")
-    publish_model(folder, "me/adder")
-    files = hub.repos["me/adder"].files()
-    assert files["README.md"].content.endswith(b"A better card.\n") and files["model.safetensors"].large
-    assert len(hub.repos["me/adder"].commits) == 3  # the empty one, the first, and the better card
+def test_branches_and_tags(folder: Path, loopback: Loopback) -> None:
+    main_commit = publish_model(folder, "me/adder", tag="v1").commit
+    assert publish_model(folder, "me/adder", tag="v1").commit == main_commit  # the same again
+    (folder / "training.json").write_text('{"note": 2}\n')
+    with pytest.raises(UserError, match="tag 'v1' of 'me/adder' is taken by other files: choose another --tag"):
+        publish_model(folder, "me/adder", tag="v1")
+    assert loopback.api.repo_info("me/adder").sha == main_commit
+    trial = publish_model(folder, "me/adder", branch="trial", tag="v2").commit
+    assert loopback.api.repo_info("me/adder").sha == main_commit
+    assert loopback.api.repo_info("me/adder", revision="trial").sha == trial
+    assert there(loopback, "me/adder", revision="v2")["training.json"] == b'{"note": 2}\n'
+
+
+def test_private_it_is_seen_by_its_owner_alone(folder: Path, loopback: Loopback) -> None:
+    publish_model(folder, "me/secret", private=True)
+    assert loopback.api.repo_info("me/secret").private
+    stranger = type(loopback.api)(endpoint=loopback.url, token=False)
+    assert not stranger.repo_exists("me/secret")
+
+
+def test_a_dry_run_shows_all_and_asks_nothing(
+    finished: Path, loopback: Loopback, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["publish", str(finished / "ours-seed1"), "me/adder", "--dry-run"])
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0 and not loopback.faults.requests
+    size = (finished / "ours-seed1" / "model.safetensors").stat().st_size
+    assert f"{size:>14,}  model.safetensors" in shown and ".eval_results/addition.yaml" in shown
+    assert "would go to model me/adder, with this card:" in shown and "# Sums: ours, seed 1" in shown
+
+
+def test_what_was_not_evaluated_is_refused_or_says_so(tmp_path: Path, loopback: Loopback) -> None:
+    folder = sums_output(sums_recipe(tmp_path), tmp_path / "out") / "ours-seed1"
+    with pytest.raises(UserError, match=r"has no results\.json.*hf-tasks evaluate first.*--allow-unevaluated"):
+        publish(folder, "me/adder")
+    assert not loopback.faults.requests
+    publish(folder, "me/adder", allow_unevaluated=True)
+    files = there(loopback, "me/adder")
+    assert b"**This model was not evaluated.**" in files["README.md"] and "recipe.yaml" in files
+    assert not {"results.json", ".eval_results/addition.yaml", "cells.json"} & set(files)
+
+
+def test_a_model_of_no_recipe_goes_with_a_card_of_its_own(folder: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (foreign / "training_args.bin").write_bytes(b"a pickle")
+    with pytest.raises(UserError, match=r"has no card: write README\.md"):
+        publish_model(foreign, "me/it", allow_unevaluated=True, dry_run=True)
+    (foreign / "README.md").write_text("# Mine\n")
+    with pytest.raises(UserError, match="names no licence: give its YAML head a line such as license: mit"):
+        publish_model(foreign, "me/it", allow_unevaluated=True, dry_run=True)
+    (foreign / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
+    done = publish_model(foreign, "me/it", allow_unevaluated=True, dry_run=True)
+    assert [name for name, _ in done.upload.sizes()] == ["README.md", "config.json"]
+    assert ModelCard(done.upload.card()).data.license == "mit"
+    assert "was not evaluated" in done.upload.card() and done.upload.card().endswith("# Mine\n")
 
 
 @pytest.mark.parametrize(
-    ("repo", "token", "says"),
+    ("name", "content", "says"),
     [
-        ("me/adder", "hf_wrong", "the Hub did not take 'me/adder': .*401.*Invalid username or password.*HF_TOKEN"),
-        ("me/a b", TOKEN, "the Hub did not take 'me/a b': .*check the name"),
+        ("notes.txt", "token = hf_" + "a1B2" * 9, "'notes.txt' looks like it holds a Hugging Face token"),
+        ("deploy.pem", "", "'deploy.pem' looks like it holds a file of secrets by its name"),
+        ("training.json", "-----BEGIN RSA PRIVATE KEY-----", "'training.json' looks like it holds a private key"),
     ],
 )
-def test_what_the_hub_refuses_is_one_line(
-    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], repo, token, says
+def test_secrets_stay_here(folder: Path, loopback: Loopback, name: str, content: str, says: str) -> None:
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=f"{says}: take it out; nothing was uploaded"):
+        publish_model(folder, "me/adder")
+    assert not loopback.api.repo_exists("me/adder")
+
+
+# Adapters.
+
+
+def test_an_adapter_goes_with_a_base_that_others_have(folder: Path, loopback: Loopback) -> None:
+    for name in ("config.json", "model.safetensors", *CODE):
+        (folder / name).unlink()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder.parent), "r": 4}))
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    recipe = (folder / "recipe.yaml").read_text()
+    fields = yaml.safe_load(recipe) | {"base": str(folder.parent), "models": {"ours": {"method": "lora", "r": 4}}}
+    del fields["model"]
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(fields))
+    with pytest.raises(UserError, match=r"is a folder of this machine, .*publish it first, then .*--base"):
+        publish_model(folder, "me/adapter")
+    publish_model(folder, "me/adapter", base_id="me/base")
+    files = there(loopback, "me/adapter")
+    assert json.loads(files["adapter_config.json"]) == {"base_model_name_or_path": "me/base", "r": 4}
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.base_model, card.data.library_name) == ("me/base", "peft")
+    assert "It starts from `me/base`." in card.content and "AutoPeftModelForCausalLM" in card.content
+    assert yaml.safe_load(files["recipe.yaml"])["base"] == "me/base"
+    assert not [name for name, content in files.items() if str(folder.parent).encode() in content]
+    with pytest.raises(UserError, match="base_id"):
+        publish_model(folder.parent / "ours-seed0", "me/adder", base_id="me/base", dry_run=True)
+
+
+# Datasets.
+
+
+def test_a_dataset_repository_holds_shards_provenance_card_and_picture(corpus: Path, loopback: Loopback) -> None:
+    publish(corpus, "me/sums", tag="v1.0.0")
+    files = there(loopback, "me/sums", "dataset")
+    splits = ("data/train", "data/test", "plain/test")
+    assert set(files) == {"README.md", "statistics.png"} | {
+        f"{split}/{name}" for split in splits for name in ("00000-of-00001.parquet", "provenance.json")
+    }
+    for name in set(files) - {"README.md"}:
+        assert files[name] == (corpus / name).read_bytes()
+    card = DatasetCard(files["README.md"].decode())
+    assert [config["config_name"] for config in card.data.configs] == ["default", "plain"]
+    assert [config.get("default") for config in card.data.configs] == [True, None]
+    assert (card.data.license, card.data.size_categories) == ("apache-2.0", "n<1K")
+    assert 'load_dataset("me/sums", "default")' in card.content
+    assert "    hf-tasks generate addition\n" in card.content
+    assert titles(loopback, "me/sums", "dataset") == ["Publish with hf_tasks", "initial commit"]
+
+
+def test_a_later_split_is_added_and_those_that_stand_stay(corpus: Path, loopback: Loopback, tmp_path: Path) -> None:
+    publish(corpus, "me/sums")
+    longer = get_task("addition", digits=(9, 9), reverse="answer", pad=True)
+    write_dataset(longer, tmp_path / "more", {"test": 25}, name="test_9")
+    publish(tmp_path / "more", "me/sums")
+    files = there(loopback, "me/sums", "dataset")
+    assert files["data/train/00000-of-00001.parquet"] == (corpus / "data/train/00000-of-00001.parquet").read_bytes()
+    card = DatasetCard(files["README.md"].decode())
+    names = {c["config_name"]: [e["split"] for e in c["data_files"]] for c in card.data.configs}
+    assert names == {"default": ["train", "test", "test_9"], "plain": ["test"]}
+    assert "395 rows." in card.content and "| default | test_9 | 25 |" in card.content
+
+
+def test_a_split_made_anew_leaves_no_old_shards(tmp_path: Path, loopback: Loopback, monkeypatch: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_tasks.dataset.SHARD_BYTES", 1)
+        patch.setattr("hf_tasks.dataset.BATCH_BYTES", 1)
+        write_dataset(SUMS, tmp_path / "old", {"train": 10_000})
+    publish(tmp_path / "old", "me/sums")
+    write_dataset(SUMS, tmp_path / "new", {"train": 50}, seed=1)
+    publish(tmp_path / "new", "me/sums")
+    shards = [name for name in there(loopback, "me/sums", "dataset") if name.endswith(".parquet")]
+    assert shards == ["data/train/00000-of-00001.parquet"]
+
+
+def test_splits_of_others_stay_in_the_card(corpus: Path, loopback: Loopback) -> None:
+    publish(corpus, "me/sums")
+    card = DatasetCard(there(loopback, "me/sums", "dataset")["README.md"].decode())
+    foreign = {"split": "extra", "path": "data/extra-*"}
+    card.data.configs[0]["data_files"].append(foreign)
+    card.data.configs.append({"config_name": "theirs", "data_files": [{"split": "x", "path": "theirs/x-*"}]})
+    loopback.api.upload_file(
+        path_or_fileobj=str(card).encode(), path_in_repo="README.md", repo_id="me/sums", repo_type="dataset"
+    )
+    publish(corpus, "me/sums")
+    configs = DatasetCard(there(loopback, "me/sums", "dataset")["README.md"].decode()).data.configs
+    assert [config["config_name"] for config in configs] == ["default", "plain", "theirs"]
+    assert configs[0]["data_files"][-1] == foreign and sum(bool(config.get("default")) for config in configs) == 1
+
+
+def test_splits_that_share_a_row_are_refused(tmp_path: Path, loopback: Loopback) -> None:
+    write_dataset(SUMS, tmp_path / "sums", {"test": 40})
+    publish(tmp_path / "sums", "me/sums")
+    before = there(loopback, "me/sums", "dataset")
+    again = write_dataset(SUMS, tmp_path / "again", {"test": 40}, seed=1, name="more")  # the same problems, drawn anew
+    with pytest.raises(UserError, match=r"splits 'more' and 'test' of config 'default' share a row, '.*=': generate"):
+        publish(again, "me/sums")  # the other one is on the Hub
+    assert there(loopback, "me/sums", "dataset") == before
+    write_dataset(SUMS, tmp_path / "sums", {"test": 40}, seed=1, name="more")
+    with pytest.raises(UserError, match="splits 'test' and 'more' of config 'default' share a row"):
+        publish(tmp_path / "sums", "me/other")
+
+
+def test_a_broken_or_missing_shard_is_refused(corpus: Path) -> None:
+    shard = corpus / "data/train/00000-of-00001.parquet"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-20])
+    with pytest.raises(UserError, match=r"is no whole parquet file .*: delete its folder, generate again"):
+        publish_dataset(corpus, "me/sums", dry_run=True)
+    shard.unlink()
+    with pytest.raises(UserError, match="holds 0 rows, but was made with 300"):
+        publish_dataset(corpus, "me/sums", dry_run=True)
+
+
+# Metrics.
+
+
+def test_a_metric_goes_to_a_space_with_what_it_imports(loopback: Loopback) -> None:
+    publish(METRICS / "digit_accuracy.py", "me/digit_accuracy")
+    files = there(loopback, "me/digit_accuracy", "space")
+    assert set(files) == {"digit_accuracy.py", "functions.py", "README.md", "requirements.txt"}
+    head = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
+    assert (head["license"], head["sdk"]) == ("apache-2.0", "static")
+    with pytest.raises(UserError, match="publish it as USER/digit_accuracy"):
+        publish_metric(METRICS / "digit_accuracy.py", "me/accuracy")
+
+
+# Mistakes and faults.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{}", "adder"], "'adder' is no repository; give USER/NAME"),
+        (["{}", "me/a b"], "'me/a b' is no repository"),
+        (["{}/..", "me/adder"], "is neither a model nor a dataset; publish one of its models: ours-seed0, "),
+        (["nowhere", "me/adder"], "'nowhere' is no folder to publish"),
+        (["{}", "you/adder"], "the Hub did not take 'you/adder': .*403.*nothing of it is there; check"),
+    ],
+)
+def test_mistakes_are_one_line(
+    finished: Path, loopback: Loopback, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
-    monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(SystemExit) as caught:
-        main(["publish", str(folder), repo])
+        main(["publish", *(argument.format(finished / "ours-seed1") for argument in arguments)])
     error = capsys.readouterr().err.strip()
-    assert caught.value.code == 2 and len(error.splitlines()) == 1 and not hub.repos
-    assert re.search(says, error)
+    assert caught.value.code == 2 and len(error.splitlines()) == 1
+    assert re.search(says, error), error
+
+
+def test_options_of_models_are_for_models(corpus: Path) -> None:
+    with pytest.raises(UserError, match="is no model, and base_id is for models"):
+        publish(corpus, "me/sums", base_id="me/base")
+
+
+@pytest.mark.parametrize("token", ["hf_wrong", None])
+def test_a_wrong_token_is_one_line(
+    finished: Path, loopback: Loopback, monkeypatch: pytest.MonkeyPatch, token: str | None, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"did not take 'me/adder': .*401.*the token \(hf auth login, or HF_TOKEN\)"):
+        publish_model(finished / "ours-seed1", "me/adder")
+    assert not loopback.api.repo_exists("me/adder")
+
+
+CALLS = {
+    "create": ("POST", "/api/repos/create"),
+    "describe": ("GET", "/api/models/me/adder"),
+    "card": ("POST", "/api/validate-yaml"),
+    "preupload": ("POST", "/preupload/"),
+    "batch": ("POST", "/info/lfs/objects/batch"),
+    "upload": ("PUT", "/lfs/"),
+    "commit": ("POST", "/commit/"),
+    "tag": ("POST", "/tag/"),
+}
+FAULTS: dict[str, dict[str, Any]] = {"500": {"status": 500}, "cut": {"cut_upload": 1}, "late": {"delay": 0.5}}
+
+
+def expected(folder: Path) -> dict[str, bytes | None]:
+    return {
+        path: content if isinstance(content, bytes) else content.read_bytes()
+        for path, content in publish_model(folder, "me/adder", dry_run=True).upload.files.items()
+    }
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_fault_is_retried_or_reported_and_the_same_again_finishes(
+    finished: Path, loopback: Loopback, call: str, fault: str
+) -> None:
+    folder, (method, path) = finished / "ours-seed1", CALLS[call]
+    loopback.faults.add(method, path, times=1, **FAULTS[fault])
+    try:
+        publish_model(folder, "me/adder", tag="v1")
+    except UserError as error:
+        assert fault != "late" and re.search("did not take 'me/adder'.*then give the same command again", str(error))
+        if loopback.api.repo_exists("me/adder"):
+            assert set(there(loopback, "me/adder")) in (set(), set(expected(folder)))
+        publish_model(folder, "me/adder", tag="v1")
+    assert not any(fault.times for fault in loopback.faults.pending)
+    assert there(loopback, "me/adder", revision="v1") == there(loopback, "me/adder") == expected(folder)
+    assert titles(loopback, "me/adder") == ["Publish with hf_tasks", "initial commit"]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_lasting_fault_leaves_nothing_half_published_and_says_what_is_there(
+    finished: Path, loopback: Loopback, call: str
+) -> None:
+    folder, (method, path) = finished / "ours-seed1", CALLS[call]
+    loopback.faults.add(method, path, times=1000, status=503)
+    with pytest.raises(UserError) as caught:
+        publish_model(folder, "me/adder", tag="v1")
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1 and "did not take 'me/adder'" in said and "same command again" in said
+    loopback.faults.pending.clear()
+    names = set(there(loopback, "me/adder")) if loopback.api.repo_exists("me/adder") else None
+    if call == "tag":
+        assert names == set(expected(folder)) and "all its files are there, but not the tag" in said
+    elif names is None:
+        assert "nothing of it is there" in said or "nothing was uploaded" in said
+    else:
+        assert names == set() and f"{len(expected(folder))} files of {len(expected(folder))} are not there" in said
+    publish_model(folder, "me/adder", tag="v1")
+    assert there(loopback, "me/adder", revision="v1") == expected(folder)
+
+
+def test_a_large_file_sent_before_the_fault_is_not_sent_twice(finished: Path, loopback: Loopback) -> None:
+    loopback.faults.add("POST", "/commit/", times=1000, status=503)
+    with pytest.raises(UserError, match="are not there"):
+        publish_model(finished / "ours-seed1", "me/adder")
+    loopback.faults.pending.clear()
+    sent = loopback.faults.count("PUT", "/lfs/")
+    publish_model(finished / "ours-seed1", "me/adder")
+    assert sent > 0 and loopback.faults.count("PUT", "/lfs/") == sent
+
+
+def test_an_answer_that_is_lost_after_the_commit_makes_no_second_commit(finished: Path, loopback: Loopback) -> None:
+    loopback.faults.add("POST", "/commit/", cut_download=1)
+    publish_model(finished / "ours-seed1", "me/adder")
+    assert loopback.faults.count("POST", "/commit/") == 1
+    assert titles(loopback, "me/adder") == ["Publish with hf_tasks", "initial commit"]
+
+
+def test_a_server_that_is_gone_is_one_line(finished: Path, loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"did not take 'me/adder': .*refused.*nothing was uploaded"):
+        publish_model(finished / "ours-seed1", "me/adder")
+
+
+def test_racing_commits_lose_nothing(corpus: Path, loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody adds a split to the card between our look at the repository and our commit."""
+    publish(corpus, "me/sums")
+    real, raced = upload.Repository.commit, []
+
+    def commit(self: Any, *arguments: Any) -> Any:
+        if len(raced) < 2:
+            raced.append(True)
+            theirs = DatasetCard(there(loopback, "me/sums", "dataset")["README.md"].decode())
+            entry = {"split": f"theirs{len(raced)}", "path": f"data/theirs{len(raced)}-*"}
+            theirs.data.configs[0]["data_files"].append(entry)
+            operation = CommitOperationAdd("README.md", str(theirs).encode())
+            loopback.api.create_commit("me/sums", [operation], commit_message="theirs", repo_type="dataset")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(upload.Repository, "commit", commit)
+    longer = get_task("addition", digits=(8, 8), reverse="answer", pad=True)
+    write_dataset(longer, corpus, {"test": 20}, name="test_8")
+    publish(corpus, "me/sums")
+    card = DatasetCard(there(loopback, "me/sums", "dataset")["README.md"].decode())
+    assert [entry["split"] for entry in card.data.configs[0]["data_files"]] == [
+        "train", "test", "test_8", "theirs1", "theirs2",
+    ]  # fmt: skip
+
+
+def test_two_at_once_both_arrive(corpus: Path, loopback: Loopback, tmp_path: Path) -> None:
+    publish(corpus, "me/sums")
+    folders = []
+    for digits in (7, 8, 9):
+        task = get_task("addition", digits=(digits, digits), reverse="answer", pad=True)
+        folders.append(write_dataset(task, tmp_path / str(digits), {"test": 20}, name=f"test_{digits}"))
+    threads = [threading.Thread(target=publish, args=(folder, "me/sums")) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    card = DatasetCard(there(loopback, "me/sums", "dataset")["README.md"].decode())
+    names = [entry["split"] for entry in card.data.configs[0]["data_files"]]
+    assert names == ["train", "test", "test_7", "test_8", "test_9"]
+
+
+def test_others_who_never_stop_are_reported(finished: Path, loopback: Loopback) -> None:
+    loopback.faults.add("POST", "/commit/", times=1000, status=412)
+    with pytest.raises(UserError, match="changed by others 5 times in a row; nothing was published, try again later"):
+        publish_model(finished / "ours-seed1", "me/adder")

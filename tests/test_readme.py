@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_tasks.publish import results_markdown
+from hf_tasks.cards import results_markdown
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

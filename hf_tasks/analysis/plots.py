@@ -1,11 +1,13 @@
-"""results.json -> a picture.
+"""results.json or provenance.json -> a picture.
 
 - Curves of exact match against length: the median over seeds as a line, minimum to maximum as a band.
 - Where a grid over digit pairs was evaluated, one heat-map of medians a model, below the curves.
+- Of a dataset, one histogram for each config and column, its splits on top of one another as shares of their rows.
 - Drawn on matplotlib's object interface, so nothing touches the user's own figures or back end.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,24 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hf_tasks.cards import length_of
 from hf_tasks.files import write_bytes
 
 
 def draw_results(results: dict[str, Any], path: Path) -> None:
     """Draw the picture of a `results.json` into a PNG."""
+    write_bytes(path, _png(results_figure(results)))
+
+
+def draw_statistics(splits: Mapping[str, dict[str, Any]]) -> bytes:
+    """Draw the statistics of a dataset's splits, given by their provenance, as a PNG."""
+    return _png(statistics_figure(splits))
+
+
+def _png(figure: Figure) -> bytes:
     image = io.BytesIO()
-    results_figure(results).savefig(image, format="png", metadata={"Software": None})
-    write_bytes(path, image.getvalue())
+    figure.savefig(image, format="png", metadata={"Software": None})
+    return image.getvalue()
 
 
 def results_figure(results: dict[str, Any]) -> Figure:
@@ -38,9 +50,41 @@ def results_figure(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def length_of(place: dict[str, Any]) -> float:
-    """The length of a slice: its longest operand, or its `length`; 0 where it names none."""
-    return max((value for key, value in place.items() if key.startswith("digits_") or key == "length"), default=0)
+def statistics_figure(splits: Mapping[str, dict[str, Any]]) -> Figure:
+    """One row of histograms a config, one column for each column of numbers or lengths of text."""
+    configs = list(dict.fromkeys(made_by["config"] for made_by in splits.values()))
+    columns = list(dict.fromkeys(
+        column for made_by in splits.values() for column, histogram in made_by["statistics"].items()
+        if not isinstance(next(iter(histogram["values"]), ""), str)
+    ))  # fmt: skip
+    figure = Figure(figsize=(3.2 * max(1, len(columns)), 0.6 + 2.4 * len(configs)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(configs), max(1, len(columns)), squeeze=False)
+    for row, config in zip(axes, configs, strict=True):
+        members = [made_by for made_by in splits.values() if made_by["config"] == config]
+        for place, column in zip(row, columns, strict=False):
+            _draw_histogram(place, column, members)
+        row[0].set_ylabel(f"{config}\nshare of rows", fontsize=8)
+    drawn = next((place for place in figure.axes if place.lines), None)
+    if drawn is not None:
+        drawn.legend(fontsize=7)
+    return figure
+
+
+def _draw_histogram(axes: Axes, column: str, members: list[dict[str, Any]]) -> None:
+    highest = 0
+    for made_by in members:
+        histogram = made_by["statistics"].get(column)
+        if histogram is not None:
+            total = sum(histogram["counts"])
+            shares = [count / total for count in histogram["counts"]]
+            axes.plot(histogram["values"], shares, marker="o", markersize=3, lw=1, label=made_by["name"])
+            highest = max(highest, *histogram["values"])
+    axes.set_title(column, fontsize=8)
+    axes.set_xscale("symlog" if highest > 100 else "linear")
+    axes.tick_params(labelsize=7)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
 
 
 def _cells(results: dict[str, Any], name: str, case: str | None) -> list[dict[str, Any]]:

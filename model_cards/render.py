@@ -1,0 +1,68 @@
+"""Render the committed cards from the committed results and the generators: `make cards`.
+
+- One card a model of `results/`, for the first seed (the one that `make demo` trains), and one for its recipe; one card
+  a corpus of `datasets_scripts/`, which is generated into a temporary folder for the purpose.
+- A card is text; only the dataset's picture is binary, and it is left alone while its card is right.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from datasets_scripts.arithmetic import CORPORA, write_corpus
+from hf_tasks.cards import render_model_card, render_recipe_card
+from hf_tasks.dataset import PICTURE
+from hf_tasks.files import write_bytes, write_text
+from hf_tasks.recipe import load_recipe, run_name
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results"
+
+
+def model_cards() -> dict[str, str]:
+    """Path under model_cards/ -> card, of every recipe with committed results."""
+    cards = {}
+    for path in sorted(RESULTS.glob("*/results.json")):
+        results = json.loads(path.read_text("utf-8"))
+        recipe = load_recipe(results["recipe"], results["preset"])
+        seed = results["seeds"][0]
+        cards[f"{recipe.name}/README.md"] = render_recipe_card(recipe, results)
+        for name in recipe.models:
+            run = run_name(name, seed)
+            cards[f"{recipe.name}/{run}.md"] = render_model_card(recipe, results, name, seed)
+
+    def linked(path: str, text: str) -> str:
+        return text.replace("(results.png)", f"(../../results/{Path(path).parent}/results.png)")
+
+    return {path: linked(path, text) for path, text in cards.items()}
+
+
+def dataset_cards() -> dict[str, tuple[str, bytes]]:
+    """Path under model_cards/ -> card and picture, of every corpus that is published."""
+    cards = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in CORPORA:
+            command = f"python -m datasets_scripts.arithmetic --corpus {name} --output corpora/{name}"
+            folder = write_corpus(name, Path(scratch) / name, command)
+            text = (folder / "README.md").read_text("utf-8").replace(f"({PICTURE})", f"({name}.png)")
+            cards[f"datasets/{name}.md"] = (text, (folder / PICTURE).read_bytes())
+    return cards
+
+
+def main() -> None:
+    """Write every card that is missing or stale."""
+    datasets = dataset_cards()
+    pictures = {path: picture for path, (_, picture) in datasets.items()}
+    for path, text in (model_cards() | {path: text for path, (text, _) in datasets.items()}).items():
+        card = HERE / path
+        if card.is_file() and card.read_text("utf-8") == text:
+            continue
+        card.parent.mkdir(exist_ok=True)
+        if path in pictures:
+            write_bytes(card.with_suffix(".png"), pictures[path])
+        write_text(card, text)
+        print(f"rendered model_cards/{path}")
+
+
+if __name__ == "__main__":
+    main()
