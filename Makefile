@@ -10,7 +10,7 @@ BENCH_STAMP := $(VENV)/.installed-bench
 WHEEL_VENV  := build/wheel-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench wheel
+.PHONY: help install demo test test-slow lint format cards bench wheel
 
 help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -47,8 +47,12 @@ format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+cards: $(STAMP)  ## render the committed cards anew
+	$(BIN)/python -m model_cards.render
+
 bench: $(BENCH_STAMP)  ## speed, side by side with peers
 	$(BIN)/python -m benchmarks.generation
+	$(BIN)/python -m benchmarks.publishing
 
 # From another folder, so that the installed package is what answers and not the tree.
 wheel: $(STAMP)  ## build the wheel, install it into a venv of its own, run a smoke from it

@@ -215,8 +215,10 @@ def serve(
 
     Example: hf-tasks hub serve hub --port 8090
     """
-    from hf_tasks.hub.server import serve
-
+    try:
+        from hf_tasks.hub.server import serve
+    except ImportError as error:
+        raise UserError(f'serving needs the extra "hub" ({error}): pip install "hf-tasks[hub]"') from error
     shown = "127.0.0.1" if host == "0.0.0.0" else host
     print(f"serving {folder}; clients need: export HF_ENDPOINT=http://{shown}:{port} HF_HUB_DISABLE_XET=1", flush=True)
     serve(folder, host, port)

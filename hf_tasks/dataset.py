@@ -144,7 +144,7 @@ def finished_splits(output: Path) -> dict[str, MadeBy]:
         UserError: a provenance that cannot be read, or of an older version.
     """
     paths = output.glob(f"[!.]*/*/{PROVENANCE}")
-    return in_order({str(path.parent.relative_to(output)): read_provenance(path) for path in paths})
+    return in_order({str(p.parent.relative_to(output)): read_provenance(p.read_bytes(), str(p)) for p in paths})
 
 
 def in_order(splits: Mapping[str, MadeBy]) -> dict[str, MadeBy]:
@@ -158,17 +158,15 @@ def in_order(splits: Mapping[str, MadeBy]) -> dict[str, MadeBy]:
     return dict(sorted(splits.items(), key=rank))
 
 
-def read_provenance(path: Path) -> MadeBy:
-    """One `provenance.json`, checked to be of this version."""
+def read_provenance(content: bytes, where: str) -> MadeBy:
+    """The content of a `provenance.json`, checked to be of this version; `where` it is, for the message."""
     try:
-        made_by = json.loads(path.read_text("utf-8"))
+        made_by = json.loads(content)
         missing = {"config", "name", "columns", "statistics", "examples"} - made_by.keys()
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{str(path)!r} is no provenance of a split ({error}); delete its folder") from error
+        raise UserError(f"{where!r} is no provenance of a split ({error}); delete its folder") from error
     if missing:
-        raise UserError(
-            f"{str(path)!r} is of an older version (no {min(missing)!r}): delete its folder, generate again"
-        )
+        raise UserError(f"{where!r} is of an older version (no {min(missing)!r}): delete its folder, generate it")
     return made_by
 
 
@@ -314,7 +312,7 @@ def describe(folder: Path) -> dict[str, Any]:
     named: dict[str, str] = {}
     for path in sorted(folder.glob("*.parquet")):
         with pq.ParquetFile(path) as shard:
-            for batch in shard.iter_batches():
+            for batch in shard.iter_batches(BLOCK):
                 examples = examples or batch.slice(0, EXAMPLE_ROWS).to_pylist()
                 named = named or {column: _name_of_statistic(column, batch[column]) for column in batch.schema.names}
                 for column, name in named.items():

@@ -20,7 +20,7 @@ from huggingface_hub import DatasetCard
 
 from hf_tasks.analysis.plots import draw_statistics
 from hf_tasks.cards import eval_results, render_dataset_card, render_metric_card, render_model_card
-from hf_tasks.dataset import PICTURE, PROVENANCE, finished_splits, in_order
+from hf_tasks.dataset import PICTURE, PROVENANCE, finished_splits, in_order, read_provenance
 from hf_tasks.errors import UserError
 from hf_tasks.leaks import find_shared_row
 from hf_tasks.recipe import Recipe, read_recipe, run_name
@@ -34,15 +34,15 @@ _LEFT_OUT = ("cells.json", "training_args.bin", "optimizer.pt", "scheduler.pt", 
 _REPLACED = ("*.safetensors", "*.safetensors.index.json", "*.py", "adapter_*", ".eval_results/*")
 
 
-def publish(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    allow_unevaluated: bool = False,
-    dataset_id: str | None = None,
-    base_id: str | None = None,
-    **where: Unpack[Where],
-) -> Published:
+class Options(Where, total=False):
+    """`Where` an upload goes, and what is for models alone; see `publish_model`."""
+
+    allow_unevaluated: bool
+    dataset_id: str | None
+    base_id: str | None
+
+
+def publish(folder: str | Path, repo_id: str, **options: Unpack[Options]) -> Published:
     """Publish whatever a folder is: a trained model or adapter, a dataset, or an `evaluate` module (a .py file).
 
     Args and errors are those of `publish_model`, `publish_dataset` and `publish_metric`; besides, options that are for
@@ -50,12 +50,14 @@ def publish(
     """
     folder = Path(folder)
     function = _kind_of(folder)
-    own: dict[str, Any] = {"allow_unevaluated": allow_unevaluated, "dataset_id": dataset_id, "base_id": base_id}
     if function is publish_model:
-        return publish_model(folder, repo_id, **own, **where)
-    if given := [name for name, value in own.items() if value]:
-        raise UserError(f"{str(folder)!r} is no model, and {given[0]} is for models: leave it out")
-    return function(folder, repo_id, **where)
+        return publish_model(folder, repo_id, **options)
+    for name in Options.__annotations__.keys() - Where.__annotations__.keys():
+        if options.get(name):
+            raise UserError(f"{str(folder)!r} is no model, and {name} is for models: leave it out")
+    return function(
+        folder, repo_id, **{name: value for name, value in options.items() if name in Where.__annotations__}
+    )
 
 
 def _kind_of(folder: Path) -> Callable[..., Published]:
@@ -222,12 +224,11 @@ def _check_shards(folder: Path, made_by: dict[str, Any]) -> None:
 
 def _dataset_upload(folder: Path, repo_id: str, splits: Mapping[str, dict[str, Any]], standing: Standing) -> Upload:
     """The upload of these splits to a repository that holds that much already."""
-    old = [path for path in standing.files if path.endswith(f"/{PROVENANCE}")]
-    kept = {str(Path(path).parent): json.loads(standing.read(path)) for path in old}
-    kept = {path: made_by for path, made_by in kept.items() if path not in splits}
+    there = [path for path in standing.files if path.endswith(f"/{PROVENANCE}")]
+    kept = {str(Path(path).parent): read_provenance(standing.read(path), f"{repo_id}/{path}") for path in there}
     everything = in_order({**kept, **splits})
-    _check_leaks(folder, splits, kept, standing)
     others = _other_configs(standing, everything)
+    _check_leaks(folder, splits, everything, others, standing)
     files: dict[str, Content] = {
         f"{path}/{file.name}": file
         for path in splits
@@ -240,20 +241,25 @@ def _dataset_upload(folder: Path, repo_id: str, splits: Mapping[str, dict[str, A
 
 
 def _check_leaks(
-    folder: Path, splits: Mapping[str, dict[str, Any]], kept: Mapping[str, dict[str, Any]], standing: Standing
+    folder: Path,
+    splits: Mapping[str, dict[str, Any]],
+    everything: Mapping[str, dict[str, Any]],
+    others: list[dict[str, Any]],
+    standing: Standing,
 ) -> None:
-    for config in dict.fromkeys(made_by["config"] for made_by in splits.values()):
-        shards: dict[str, list[Any]] = {}
-        for path, made_by in splits.items():
-            if made_by["config"] == config:
-                shards[made_by["name"]] = [
-                    partial(file.open, "rb") for file in sorted((folder / path).glob("*.parquet"))
-                ]
-        for path, made_by in kept.items():
-            if made_by["config"] == config:
-                there = [f for f in standing.files if fnmatch(f, f"{path}/*.parquet")]
-                shards[made_by["name"]] = [partial(standing.opened, file) for file in there]
-        if found := find_shared_row(shards):
+    """Refuse a row that two splits of a config share; those that stay on the Hub are read from there."""
+    shards: dict[str, dict[str, list[Any]]] = {made_by["config"]: {} for made_by in splits.values()}
+    for path, made_by in everything.items():
+        if made_by["config"] in shards:
+            files = sorted((folder / path).glob("*.parquet"))
+            here = [partial(file.open, "rb") for file in files] if path in splits else standing.parquet(f"{path}/*")
+            shards[made_by["config"]][made_by["name"]] = here
+    for config in others:
+        for entry in config["data_files"]:
+            if config["config_name"] in shards:
+                shards[config["config_name"]][entry["split"]] = standing.parquet(entry["path"])
+    for config, members in shards.items():
+        if found := find_shared_row(members):
             one, other, row = found
             raise UserError(
                 f"splits {one!r} and {other!r} of config {config!r} share a row, {row[:80]!r}: generate one of them "

@@ -82,6 +82,12 @@ class Standing:
     read: Callable[[str], bytes] = lambda path: b""
     opened: Callable[[str], Any] = open
 
+    def parquet(self, patterns: str | list[str]) -> list[Callable[[], Any]]:
+        """How to open each of its parquet files that fit a pattern, or one of several."""
+        wanted = [patterns] if isinstance(patterns, str) else patterns
+        fitting = [path for path in self.files if any(fnmatch(path, pattern) for pattern in wanted)]
+        return [partial(self.opened, path) for path in fitting if path.endswith(".parquet")]
+
 
 class Where(TypedDict, total=False):
     """How an upload goes to its repository.

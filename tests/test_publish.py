@@ -275,12 +275,27 @@ def test_splits_that_share_a_row_are_refused(tmp_path: Path, loopback: Loopback)
     publish(tmp_path / "sums", "me/sums")
     before = there(loopback, "me/sums", "dataset")
     again = write_dataset(SUMS, tmp_path / "again", {"test": 40}, seed=1, name="more")  # the same problems, drawn anew
-    with pytest.raises(UserError, match=r"splits 'more' and 'test' of config 'default' share a row, '.*=': generate"):
+    with pytest.raises(UserError, match=r"splits 'test' and 'more' of config 'default' share a row, '.*=': generate"):
         publish(again, "me/sums")  # the other one is on the Hub
     assert there(loopback, "me/sums", "dataset") == before
     write_dataset(SUMS, tmp_path / "sums", {"test": 40}, seed=1, name="more")
     with pytest.raises(UserError, match="splits 'test' and 'more' of config 'default' share a row"):
         publish(tmp_path / "sums", "me/other")
+
+
+def test_splits_of_others_are_compared_too(corpus: Path, loopback: Loopback, tmp_path: Path) -> None:
+    write_dataset(SUMS, tmp_path / "one", {"train": 10})
+    publish(tmp_path / "one", "me/sums")
+    card = DatasetCard(there(loopback, "me/sums", "dataset")["README.md"].decode())
+    card.data.configs[0]["data_files"].append({"split": "extra", "path": "data/extra-*"})
+    theirs = {
+        "README.md": str(card).encode(),
+        "data/extra-00000-of-00001.parquet": (corpus / "data/test/00000-of-00001.parquet").read_bytes(),
+    }
+    operations = [CommitOperationAdd(path, content) for path, content in theirs.items()]
+    loopback.api.create_commit("me/sums", operations, commit_message="theirs", repo_type="dataset")
+    with pytest.raises(UserError, match="splits 'test' and 'extra' of config 'default' share a row"):
+        publish(corpus, "me/sums")
 
 
 def test_a_broken_or_missing_shard_is_refused(corpus: Path) -> None:

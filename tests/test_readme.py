@@ -1,7 +1,9 @@
 """The front page says what is: its figures are the committed ones, its tree is the tree, its code runs."""
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +53,22 @@ def test_code_of_the_front_page_runs_without_this_package(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     total = 271828182845904523536028747135 + 314159265358979323846264338327
     assert done.stdout.strip() == str([f"{total:031}", f"{58 + 1234:05}"])
+
+
+@pytest.mark.slow
+def test_the_sequence_that_publishes_and_loads_back_runs_in_a_fresh_clone(tmp_path: Path) -> None:
+    """The block of commands to the letter, but for the port: two environments are installed, so it takes minutes."""
+    (block,) = [block for block in re.findall(r"```bash\n(.*?)```", README, re.S) if "hub serve" in block]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
+    plain = {
+        key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTHONPATH", "VIRTUAL_ENV"))
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.replace("8090", str(port))],
+        cwd=tmp_path / "clone", env=plain | {"HF_HOME": str(tmp_path / "cache")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    right, of = re.search(r"(\d+) of (\d+) sums of 20 digits are right", done.stdout).groups()  # type: ignore[union-attr]
+    assert int(of) == 100 and int(right) >= 95
