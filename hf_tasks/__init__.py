@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         PositionalForTokenClassification,
         PositionalModel,
     )
+    from hf_tasks.publish import publish_dataset, publish_metric, publish_model
     from hf_tasks.recipe import load_recipe
     from hf_tasks.tasks import get_task
     from hf_tasks.tokenizer import build_tokenizer
@@ -26,6 +27,9 @@ _HOMES = {
     "build_tokenizer": "tokenizer",
     "get_task": "tasks",
     "load_recipe": "recipe",
+    "publish_dataset": "publish",
+    "publish_metric": "publish",
+    "publish_model": "publish",
 }
 
 __version__ = "0.1.0"
@@ -39,6 +43,9 @@ __all__ = [
     "build_tokenizer",
     "get_task",
     "load_recipe",
+    "publish_dataset",
+    "publish_metric",
+    "publish_model",
 ]
 
 

@@ -14,6 +14,7 @@ from fnmatch import fnmatch
 from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, ModelCard
@@ -26,7 +27,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import SoftTemporaryDirectory
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from hf_tasks.errors import UserError
@@ -262,7 +262,7 @@ class Repository:
         return f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{self.repo_id}"
 
     def _read(self, revision: str, path: str) -> bytes:
-        with SoftTemporaryDirectory() as scratch:
+        with TemporaryDirectory() as scratch:
             file = self.api.hf_hub_download(
                 self.repo_id, path, repo_type=self.kind, revision=revision, local_dir=scratch
             )

@@ -1016,3 +1016,43 @@ def test_a_fault_may_be_any_status(faulty: tuple[Site, Faults]) -> None:
             site.api().upload_file(path_or_fileobj=io.BytesIO(b"x"), path_in_repo="a", repo_id="me/x")
     site.api().upload_file(path_or_fileobj=io.BytesIO(b"x"), path_in_repo="a", repo_id="me/x")
     assert faults.count("POST", "/commit/") == 3
+
+
+# --- the command line ---
+
+
+def hub_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "import sys; from hf_tasks.cli import main; main(sys.argv[1:])", "hub", *arguments]
+
+
+def test_a_hub_is_served_from_the_command_line_until_ctrl_c(tmp_path: Path) -> None:
+    made = subprocess.run(hub_command("token", str(tmp_path), "me"), capture_output=True, text=True, check=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = hub_command("serve", str(tmp_path), "--port", str(port))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        said = served.stdout.readline()
+        assert f"export HF_ENDPOINT=http://127.0.0.1:{port} HF_HUB_DISABLE_XET=1" in said
+        api = HfApi(endpoint=f"http://127.0.0.1:{port}", token=made.stdout.strip())
+        for _ in range(100):
+            try:
+                assert api.whoami()["name"] == "me"
+                break
+            except huggingface_hub.errors.HTTPError:
+                time.sleep(0.1)
+        else:
+            pytest.fail("it does not answer")
+        served.send_signal(signal.SIGINT)
+        assert served.wait(30) == 0
+
+
+def test_mistakes_at_the_command_line_are_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for command, says in (
+            (hub_command("serve", str(tmp_path), "--port", port), f"cannot serve on 127.0.0.1:{port}"),
+            (hub_command("token", str(tmp_path), "a/b"), "'a/b' cannot name a user or namespace"),
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and says in done.stderr
