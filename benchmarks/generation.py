@@ -48,7 +48,7 @@ def ours(split: str, rows: int, **parameters: Any) -> Callable[[int], pa.Table]:
 
 def chain_sum(rows: int, as_table: bool) -> Callable[[int], Any]:
     """A run of the peer, its rows as dicts or collected in an Arrow table."""
-    import reasoning_gym
+    import reasoning_gym  # pyright: ignore[reportMissingImports]  # of the extra `bench`
 
     shape = {"min_terms": 2, "max_terms": 2, "min_digits": DIGITS, "max_digits": DIGITS}
 
