@@ -129,18 +129,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what.add_argument("--config", help=f"a task: {', '.join(TASKS)}")
     what.add_argument("--corpus", help=f"all configs and splits of what is published: {', '.join(CORPORA)}")
     parser.add_argument("--output", required=True, help="the folder to write")
+    defaults = [f"{split}={rows}" for split, rows in DEFAULT_SIZES.items()]
     parser.add_argument(
-        "--sizes", nargs="+", metavar="SPLIT=ROWS", default=[f"{split}={rows}" for split, rows in DEFAULT_SIZES.items()]
+        "--sizes", nargs="+", metavar="SPLIT=ROWS", help=f"of a config; {' '.join(defaults)} if not given"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of a config; 0 if not given")
     options = parser.parse_args(arguments)
     command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
     try:
         if options.corpus is not None:
+            if options.sizes is not None or options.seed is not None:
+                raise UserError(
+                    f"corpus {options.corpus!r} has sizes and a seed of its own: leave --sizes and --seed out"
+                )
             folder = write_corpus(options.corpus, options.output, command)
         else:
-            sizes = parse_sizes(options.sizes)
-            folder = write_dataset(get_task(options.config), options.output, sizes, options.seed, command)
+            sizes = parse_sizes(options.sizes or defaults)
+            folder = write_dataset(get_task(options.config), options.output, sizes, options.seed or 0, command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

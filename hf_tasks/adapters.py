@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import type_validator
-from peft import AutoPeftModelForCausalLM, IA3Config, PeftConfig, PeftModel, get_peft_model
+from peft import AutoPeftModelForCausalLM, IA3Config, PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
@@ -40,6 +40,8 @@ METHODS: dict[str, type[PeftConfig]] = {
     for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
     if "target_modules" in {f.name for f in fields(config)} and kind.value.lower() not in _NOT_HERE
 }
+
+_CLASSIFIERS = {"score", "classifier"}  # heads that PEFT trains in full, by these names
 
 # Decided by the road, or written by PEFT.
 _RESERVED_FIELDS = {"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version",
@@ -68,7 +70,7 @@ def read_section(section: dict[str, Any], where: str) -> PeftConfig | None:
             raise unknown_name(f"key of {where} (a field of {kind.__name__})", key, names)
         given[key] = _of_type(types[key], value, f"{where}.{key}")
     try:
-        return kind(**{"task_type": "CAUSAL_LM", **given})
+        return kind(**given)
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
 
@@ -97,10 +99,10 @@ def fill_in_names(config: PeftConfig, model: PreTrainedModel, where: str) -> Non
         UserError: a name of `target_modules` or `modules_to_save` is that of no module of the base.
     """
     options: Any = config
-    _default_targets(options, model.config.model_type)
     modules: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
     trainable = {name: module for name, module in modules.items() if any(True for _ in module.parameters())}
     linear = [name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D)]
+    _default_targets(options, model.config.model_type, {name.rpartition(".")[2] for name in linear})
     targets = [] if isinstance(options.target_modules, str) else options.target_modules or []
     saved = getattr(options, "modules_to_save", None) or []
     for key, names, allowed, known in (
@@ -118,12 +120,18 @@ def fill_in_names(config: PeftConfig, model: PreTrainedModel, where: str) -> Non
         options.ensure_weight_tying = True  # else the output head stays where it is while the embeddings move
 
 
-def _default_targets(options: Any, model_type: str) -> None:
-    """All linear layers. PEFT knows, for stock architectures, where the vectors of IA3's paper go."""
+def _default_targets(options: Any, model_type: str, linear: set[str]) -> None:
+    """All linear layers but a head that classifies, which PEFT trains in full.
+
+    PEFT knows, for stock architectures, where the vectors of IA3's paper go.
+    """
     ia3 = isinstance(options, IA3Config)
     if ia3 and model_type in TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING:
         return
-    options.target_modules = options.target_modules or "all-linear"
+    # "all-linear" spares the head of a language model alone.
+    options.target_modules = options.target_modules or (
+        sorted(linear - _CLASSIFIERS) if linear & _CLASSIFIERS else "all-linear"
+    )
     if ia3 and options.feedforward_modules is None:
         options.feedforward_modules = []
 
@@ -144,6 +152,18 @@ def _written_out(names: list[str], trainable: dict[str, nn.Module]) -> list[str]
     return full
 
 
+def task_type_of(model: PreTrainedModel) -> TaskType:
+    """What PEFT has to know of a model's head."""
+    endings = {
+        "ForCausalLM": TaskType.CAUSAL_LM,
+        "LMHeadModel": TaskType.CAUSAL_LM,
+        "ForTokenClassification": TaskType.TOKEN_CLS,
+        "ForSequenceClassification": TaskType.SEQ_CLS,
+    }
+    name = type(model).__name__
+    return next((kind for ending, kind in endings.items() if name.endswith(ending)), TaskType.FEATURE_EXTRACTION)
+
+
 def add_adapter(model: PreTrainedModel, section: dict[str, Any], where: str) -> PreTrainedModel | PeftModel:
     """The base with what is trained of it: all weights, or an adapter whose weights are drawn from torch's generator.
 
@@ -153,6 +173,7 @@ def add_adapter(model: PreTrainedModel, section: dict[str, Any], where: str) -> 
     config = read_section(section, where)
     if config is None:
         return model
+    config.task_type = task_type_of(model)
     fill_in_names(config, model, where)
     try:
         with _quiet():

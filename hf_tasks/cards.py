@@ -119,6 +119,7 @@ def render_model_card(
     repo_id: str = "",
     dataset_id: str = "",
     base_id: str = "",
+    license: str = LICENSE,
 ) -> str:
     """The card of one trained model.
 
@@ -128,12 +129,14 @@ def render_model_card(
         name, seed: which run of the recipe.
         repo_id: the repository on the Hub; "": a folder.
         dataset_id: the dataset on the Hub that the model was trained on, if it is published.
-        base_id: the model on the Hub that an adapter belongs to, if it is published.
+        base_id: the model on the Hub that it was trained from, if that is published.
+        license: of the weights; "" if it is not known.
     """
     run = None if results is None else single_run(results, name, seed)["runs"][0]
-    adapter = recipe.base is not None and recipe.model_fields(name)["method"] != "none"
+    adapter = recipe.base is not None and recipe.model_fields(name).get("method", "none") != "none"
     data = _model_card_data(
         recipe,
+        license=license or None,
         library_name="peft" if adapter else "transformers",
         base_model=base_id or None,
         datasets=[dataset_id] if dataset_id else None,
@@ -176,7 +179,8 @@ def write_cards(recipe: Recipe, results: Results, output: Path) -> None:
         write_text(folder / "results.json", json.dumps(own, indent=1) + "\n")
         write_bytes(folder / "results.png", picture)
         write_text(folder / "recipe.yaml", recipe.to_yaml())
-        write_text(folder / "README.md", render_model_card(recipe, results, run["name"], run["seed"]))
+        card = render_model_card(recipe, results, run["name"], run["seed"], license=license_of(recipe))
+        write_text(folder / "README.md", card)
 
 
 def eval_results(run: dict[str, Any], dataset_id: str) -> str:
@@ -193,6 +197,18 @@ def eval_results(run: dict[str, Any], dataset_id: str) -> str:
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, width=120)
 
 
+def license_of(recipe: Recipe) -> str:
+    """The licence of what a recipe trains: ours, or that of the base, if that is a folder whose card says it."""
+    if recipe.base is None:
+        return LICENSE
+    card = Path(recipe.base) / "README.md"
+    try:
+        head = ModelCard(card.read_text("utf-8"), ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    return str(head.get("license") or "")
+
+
 def generate_command(recipe: Recipe, seed: int) -> str:
     """The command that writes the training rows of a run; a stream has no end, so it shows the first 100,000."""
     size = recipe.data.size or 100_000
@@ -203,7 +219,7 @@ def generate_command(recipe: Recipe, seed: int) -> str:
 
 def _model_card_data(recipe: Recipe, **fields: Any) -> ModelCardData:
     tags = ["synthetic", "reasoning", "length-generalization", "hf-tasks", recipe.task]
-    return ModelCardData(license=LICENSE, tags=tags, pipeline_tag="text-generation", **fields)
+    return ModelCardData(tags=tags, pipeline_tag="text-generation", **{"license": LICENSE, **fields})
 
 
 def _fill(data: ModelCardData, recipe: Recipe, results: Results | None, **fields: Any) -> str:
@@ -334,10 +350,16 @@ def _configs(splits: Mapping[str, dict[str, Any]], others: Iterable[dict[str, An
         files.setdefault(made_by["config"], []).append(entry)
     default = next(iter(files))
     for config in others:
-        files.setdefault(config["config_name"], []).extend(config["data_files"])
-    return [
+        if config["config_name"] in files:
+            files[config["config_name"]].extend(config["data_files"])
+    configs = [
         {"config_name": name, "data_files": data_files, **({"default": True} if name == default else {})}
         for name, data_files in files.items()
+    ]
+    return configs + [
+        {key: value for key, value in config.items() if key != "default"}
+        for config in others
+        if config["config_name"] not in files
     ]
 
 

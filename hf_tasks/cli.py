@@ -178,6 +178,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show files and card; touch nothing.")] = False,
     dataset: Annotated[str | None, typer.Option(help="Of a model: its dataset on the Hub, if not USER/TASK.")] = None,
     base: Annotated[str | None, typer.Option(help="Of an adapter: where its base is on the Hub.")] = None,
+    license: Annotated[str | None, typer.Option(help="Of a model trained on another's weights: theirs.")] = None,
     allow_unevaluated: Annotated[
         bool, typer.Option("--allow-unevaluated", help="Of a model: go without results; the card says so.")
     ] = False,
@@ -190,10 +191,12 @@ def publish(
 
     done = publish(
         folder, repo_id, private=private, branch=branch, tag=tag, dry_run=dry_run,
-        dataset_id=dataset, base_id=base, allow_unevaluated=allow_unevaluated,
+        dataset_id=dataset, base_id=base, license=license, allow_unevaluated=allow_unevaluated,
     )  # fmt: skip
     for name, size in done.upload.sizes():
         print(f"{size:>14,}  {name}")
+    for name in done.deleted:
+        print(f"       deleted  {name}")
     if done.commit is None:
         print(f"would go to {done.upload.kind} {repo_id}, with this card:\n\n{done.upload.card()}")
     else:
@@ -219,9 +222,11 @@ def serve(
         from hf_tasks.hub.server import serve
     except ImportError as error:
         raise UserError(f'serving needs the extra "hub" ({error}): pip install "hf-tasks[hub]"') from error
-    shown = "127.0.0.1" if host == "0.0.0.0" else host
-    print(f"serving {folder}; clients need: export HF_ENDPOINT=http://{shown}:{port} HF_HUB_DISABLE_XET=1", flush=True)
-    serve(folder, host, port)
+
+    def ready(url: str) -> None:
+        print(f"serving {folder}; clients need: export HF_ENDPOINT={url} HF_HUB_DISABLE_XET=1", flush=True)
+
+    serve(folder, host, port, ready)
 
 
 @hub.command()

@@ -45,6 +45,10 @@ CATEGORIES = 32  # a text column with at most so many values is counted by value
 BINS = 64  # of a histogram in provenance.json
 
 MadeBy = dict[str, Any]
+_PROVENANCE_TYPES: dict[str, type] = {
+    "task": str, "description": str, "config": str, "name": str, "split": str, "size": int, "seed": int,
+    "parameters": dict, "columns": dict, "source": str, "command": str, "statistics": dict, "examples": list,
+}  # fmt: skip
 
 
 def write_dataset(
@@ -144,7 +148,8 @@ def finished_splits(output: Path) -> dict[str, MadeBy]:
         UserError: a provenance that cannot be read, or of an older version.
     """
     paths = output.glob(f"[!.]*/*/{PROVENANCE}")
-    return in_order({str(p.parent.relative_to(output)): read_provenance(p.read_bytes(), str(p)) for p in paths})
+    found = {str(path.parent.relative_to(output)): path.read_bytes() for path in paths}
+    return in_order({path: read_provenance(text, f"{path}/{PROVENANCE}", str(output)) for path, text in found.items()})
 
 
 def in_order(splits: Mapping[str, MadeBy]) -> dict[str, MadeBy]:
@@ -158,15 +163,30 @@ def in_order(splits: Mapping[str, MadeBy]) -> dict[str, MadeBy]:
     return dict(sorted(splits.items(), key=rank))
 
 
-def read_provenance(content: bytes, where: str) -> MadeBy:
-    """The content of a `provenance.json`, checked to be of this version; `where` it is, for the message."""
+def read_provenance(content: bytes, path: str, where: str) -> MadeBy:
+    """The content of a `provenance.json`, checked to be of this version and at home.
+
+    Args:
+        content: of the file.
+        path: its path in the dataset.
+        where: the folder or repository, for the message.
+
+    Raises:
+        UserError: it cannot be read, lacks a key, or says that it belongs elsewhere.
+    """
     try:
         made_by = json.loads(content)
-        missing = {"config", "name", "columns", "statistics", "examples"} - made_by.keys()
+        missing = _PROVENANCE_TYPES.keys() - made_by.keys()
+        wrong = [key for key, kind in _PROVENANCE_TYPES.items() if not isinstance(made_by.get(key), kind)]
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{where!r} is no provenance of a split ({error}); delete its folder") from error
-    if missing:
-        raise UserError(f"{where!r} is of an older version (no {min(missing)!r}): delete its folder, generate it")
+        raise UserError(f"{path!r} in {where!r} is no provenance of a split ({error}); delete its folder") from error
+    if missing or wrong:
+        what = f"no {min(missing)!r}" if missing else f"{wrong[0]!r} is {made_by[wrong[0]]!r}"
+        raise UserError(f"{path!r} in {where!r} is of another version ({what}): delete its folder, generate it again")
+    if f"{split_path(made_by['config'], made_by['name'])}/{PROVENANCE}" != path:
+        raise UserError(
+            f"{path!r} in {where!r} is that of split {made_by['name']!r} of config {made_by['config']!r}: delete it"
+        )
     return made_by
 
 
@@ -200,16 +220,16 @@ def _request(task: Task, split: str, size: int, seed: int, config: str, name: st
 
 
 def _check_names(config: str, name: str | None, sizes: Mapping[str, int]) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", config) or config == DEFAULT_FOLDER:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", config) or config == DEFAULT_FOLDER:
         raise UserError(
-            f"{config!r} is no name for a config: use letters, digits and . _ -, and not {DEFAULT_FOLDER!r}"
+            f"{config!r} is no name for a config: use letters, digits and _ -, and not {DEFAULT_FOLDER!r}"
         )
     if name is None:
         return
     if len(sizes) > 1:
         raise UserError(f"name {name!r} is for one split, not for {', '.join(sizes)}")
-    if not re.fullmatch(r"\w+(\.\w+)*", name, re.ASCII):
-        raise UserError(f"{name!r} is no name for a split: use letters, digits and _")
+    if not re.fullmatch(r"\w+", name, re.ASCII) or name == "all":
+        raise UserError(f"{name!r} is no name for a split: use letters, digits and _ (and not all, which means every)")
     if name in SPLITS and name not in sizes:
         raise UserError(f"name {name!r} is for problems of that split, not of {next(iter(sizes))!r}; choose another")
 

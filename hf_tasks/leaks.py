@@ -5,6 +5,7 @@
   such a column are compared by whole rows. Hashes only find candidates: a row is named only once its text is compared.
 """
 
+import io
 import json
 import re
 import tempfile
@@ -32,13 +33,14 @@ _SECRETS = {
     "a private key": rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----",
     "an OpenAI or Anthropic key": rb"\bsk-[A-Za-z0-9_-]{32,}",
     "a GitHub token": rb"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40,})",
+    "a GitLab token": rb"\bglpat-[A-Za-z0-9_-]{20,}",
     "an AWS key": rb"\bAKIA[0-9A-Z]{16}\b",
     "a Slack token": rb"\bxox[abprs]-[A-Za-z0-9-]{20,}",
     "a Google key": rb"\bAIza[0-9A-Za-z_-]{35}",
 }
 _ANY_SECRET = re.compile(b"|".join(b"(%s)" % pattern for pattern in _SECRETS.values()))
-# Numbers and compressed columns: neither text, nor quick to read.
-_NOT_TEXT = (".safetensors", ".parquet", ".png")
+# Compressed: neither text, nor quick to read.
+_NOT_TEXT = (".parquet", ".png")
 
 
 def find_secret(name: str, content: Path | bytes) -> str | None:
@@ -52,10 +54,17 @@ def find_secret(name: str, content: Path | bytes) -> str | None:
         return "a file of secrets by its name"
     if name.endswith(_NOT_TEXT):
         return None
-    for piece in _pieces(content):
+    pieces = [_header(content)] if name.endswith(".safetensors") else _pieces(content)
+    for piece in pieces:
         if found := _ANY_SECRET.search(piece):
             return list(_SECRETS)[(found.lastindex or 1) - 1]
     return None
+
+
+def _header(content: Path | bytes) -> bytes:
+    """The JSON before the numbers of a safetensors file, where anything may be written; its length comes first."""
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        return file.read(min(int.from_bytes(file.read(8), "little"), 100 * PIECE))
 
 
 def _pieces(content: Path | bytes) -> Iterator[bytes]:

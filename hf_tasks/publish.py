@@ -6,21 +6,25 @@
 - How it gets there, in one commit or not at all, is the matter of `upload.py`.
 """
 
+import ast
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Unpack
 
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard
+from safetensors import SafetensorError, safe_open
+from yaml import YAMLError
 
 from hf_tasks.analysis.plots import draw_statistics
-from hf_tasks.cards import eval_results, render_dataset_card, render_metric_card, render_model_card
-from hf_tasks.dataset import PICTURE, PROVENANCE, finished_splits, in_order, read_provenance
+from hf_tasks.cards import eval_results, license_of, render_dataset_card, render_metric_card, render_model_card
+from hf_tasks.dataset import DEFAULT_CONFIG, PICTURE, PROVENANCE, finished_splits, in_order, read_provenance
 from hf_tasks.errors import UserError
 from hf_tasks.leaks import find_shared_row
 from hf_tasks.recipe import Recipe, read_recipe, run_name
@@ -30,8 +34,10 @@ NOT_EVALUATED = "> **This model was not evaluated** with `hf_tasks`: nothing is 
 
 # Copies of what results.json says, and pickles that name paths of this machine.
 _LEFT_OUT = ("cells.json", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "*.part")
-# Files of an earlier version of a model that would speak for the new one if they stayed.
-_REPLACED = ("*.safetensors", "*.safetensors.index.json", "*.py", "adapter_*", ".eval_results/*")
+# Files of an earlier version of a model that loaders would take for the new one's if they stayed.
+_REPLACED = ("*.safetensors", "*.safetensors.index.json", "adapter_*")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
 class Options(Where, total=False):
@@ -40,6 +46,7 @@ class Options(Where, total=False):
     allow_unevaluated: bool
     dataset_id: str | None
     base_id: str | None
+    license: str | None
 
 
 def publish(folder: str | Path, repo_id: str, **options: Unpack[Options]) -> Published:
@@ -83,6 +90,7 @@ def publish_model(
     allow_unevaluated: bool = False,
     dataset_id: str | None = None,
     base_id: str | None = None,
+    license: str | None = None,
     **where: Unpack[Where],
 ) -> Published:
     """Upload a finished model or adapter with its code, tokenizer, recipe, results, picture and card, in one commit.
@@ -92,22 +100,29 @@ def publish_model(
         repo_id: "user/name" on the Hub (`HF_ENDPOINT` and the token are huggingface_hub's own).
         allow_unevaluated: publish a model without results; its card says so.
         dataset_id: the dataset on the Hub that the results belong to; "user/TASK" if not given.
-        base_id: where the base of an adapter is published, if it was trained on a folder of this machine.
+        base_id: where the base of an adapter or fine-tune is published, if it was a folder of this machine.
+        license: of a model that was trained on another's weights, if its base is no folder whose card says it.
         where: `private`, `branch`, `tag`, `dry_run`; see `Where`.
 
     Raises:
-        UserError: the folder is not a finished and evaluated model, its card names no licence, a file looks like a
-            secret, an adapter's base is a local folder, the tag is taken, or the Hub did not take it.
+        UserError: the folder is not a finished and evaluated model, its weights are not whole, its card names no
+            licence, a file looks like a secret, its base is a local folder, the tag is taken, or the Hub did not take
+            it.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # a name is read off it, and "." has none
     files, recipe = _files_of(folder), _recipe_of(folder)
-    if "adapter_config.json" in files:
-        files["adapter_config.json"], base_id = _with_base(folder / "adapter_config.json", base_id)
-    elif base_id and (recipe is None or recipe.base is None):
+    _check_whole(folder, files)
+    license = license or ("" if recipe is None else license_of(recipe))
+    base = _base_of(folder, recipe)
+    if base is None and base_id:
         raise UserError(f"{str(folder)!r} was trained from scratch, so it has no base: leave base_id out")
-    if recipe is not None and base_id:
-        recipe = replace(recipe, base=base_id)
-    files |= _described(folder, recipe, repo_id, allow_unevaluated, dataset_id or "", base_id or "")
+    if base is not None:
+        base_id = _public_base(base, base_id)
+        recipe = None if recipe is None else replace(recipe, base=base_id)
+        if "adapter_config.json" in files:
+            config = _read_json(folder / "adapter_config.json") | {"base_model_name_or_path": base_id}
+            files["adapter_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
+    files |= _described(folder, recipe, repo_id, allow_unevaluated, dataset_id or "", base_id or "", license)
     upload = Upload(repo_id, "model", files, _REPLACED)
     return send(lambda _: upload, repo_id, "model", **where)
 
@@ -118,8 +133,44 @@ def _files_of(folder: Path) -> dict[str, Content]:
     return {path.name: path for path in names if not any(fnmatch(path.name, pattern) for pattern in _LEFT_OUT)}
 
 
+def _check_whole(folder: Path, files: Mapping[str, Content]) -> None:
+    """Refuse a model without weights, or with files that loaders could not read."""
+    for name in ("config.json", "adapter_config.json"):
+        if name in files:
+            _read_json(folder / name)
+    if not any(fnmatch(name, pattern) for name in files for pattern in _WEIGHTS):
+        raise UserError(f"{str(folder)!r} has no weights ({', '.join(_WEIGHTS)}): publish a finished model")
+    for name in files:
+        if name.endswith(".safetensors"):
+            try:
+                with safe_open(folder / name, "numpy"):
+                    pass
+            except (OSError, SafetensorError) as error:
+                raise UserError(f"{str(folder / name)!r} holds no whole weights ({error}): train it again") from error
+        if name.endswith(".safetensors.index.json"):
+            missing = {*_read_json(folder / name).get("weight_map", {}).values()} - files.keys()
+            if missing:
+                raise UserError(f"{str(folder)!r} lacks {min(missing)!r}, which {name} names: publish a whole model")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{str(path)!r} is no JSON ({error}): make it anew") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{str(path)!r} must hold keys and values: make it anew")
+    return content
+
+
 def _described(
-    folder: Path, recipe: Recipe | None, repo_id: str, allow_unevaluated: bool, dataset_id: str, base_id: str
+    folder: Path,
+    recipe: Recipe | None,
+    repo_id: str,
+    allow_unevaluated: bool,
+    dataset_id: str,
+    base_id: str,
+    license: str,
 ) -> dict[str, Content]:
     """Card, recipe and `.eval_results` of a model."""
     path = folder / "results.json"
@@ -132,14 +183,17 @@ def _described(
         if path.is_file():
             raise UserError(f"{str(folder)!r} has no recipe.yaml to say what made it: run hf-tasks evaluate again")
         return {"README.md": _own_card(folder).encode()}
-    results = json.loads(path.read_text("utf-8")) if path.is_file() else None
-    run = None if results is None else results["runs"][0]
-    name, seed = _run_of(folder, recipe) if run is None else (run["name"], run["seed"])
-    card = render_model_card(recipe, results, name, seed, repo_id, dataset_id, base_id)
-    files: dict[str, Content] = {"recipe.yaml": recipe.to_yaml().encode(), "README.md": card.encode()}
-    if run is not None:
-        dataset_id = dataset_id or f"{repo_id.split('/')[0]}/{recipe.task}"
-        files[f".eval_results/{recipe.task}.yaml"] = eval_results(run, dataset_id).encode()
+    results = _read_json(path) if path.is_file() else None
+    try:
+        run = None if results is None else results["runs"][0]
+        name, seed = _run_of(folder, recipe) if run is None else (run["name"], run["seed"])
+        card = render_model_card(recipe, results, name, seed, repo_id, dataset_id, base_id, license)
+        files: dict[str, Content] = {"recipe.yaml": recipe.to_yaml().encode(), "README.md": card.encode()}
+        if run is not None:
+            dataset_id = dataset_id or f"{repo_id.split('/')[0]}/{recipe.task}"
+            files[f".eval_results/{recipe.task}.yaml"] = eval_results(run, dataset_id).encode()
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{str(path)!r} is not in the form of results.json ({error!r}): evaluate again") from error
     return files
 
 
@@ -167,21 +221,31 @@ def _own_card(folder: Path) -> str:
     path = folder / "README.md"
     if not path.is_file():
         raise UserError(f"{str(folder)!r} has no card: write README.md with a YAML head that names a license")
-    head, text = re.fullmatch(r"(---\n.*?\n---\n)?(.*)", path.read_text("utf-8"), re.S).groups()  # type: ignore[union-attr]
+    try:
+        card = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r} is no UTF-8 ({error}): save it as such") from error
+    head, text = re.fullmatch(r"(---\n.*?\n---\n)?(.*)", card, re.S).groups()  # type: ignore[union-attr]
     return f"{head or ''}\n{NOT_EVALUATED}\n{text.lstrip()}"
 
 
-def _with_base(path: Path, base_id: str | None) -> tuple[bytes, str]:
-    """An adapter's configuration whose base can be found by others, and the base's name."""
-    config = json.loads(path.read_text("utf-8"))
-    base = base_id or config["base_model_name_or_path"]
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) or Path(base).exists():
+def _base_of(folder: Path, recipe: Recipe | None) -> str | None:
+    """What a model was trained from, by its adapter's configuration or its recipe; None: from scratch."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return None if recipe is None else recipe.base
+    return str(_read_json(path).get("base_model_name_or_path") or "")
+
+
+def _public_base(base: str, base_id: str | None) -> str:
+    """The base by a name that others can load it by."""
+    found = base_id or base
+    if not _HUB_NAME.fullmatch(found) or Path(found).exists():
         raise UserError(
-            f"the adapter's base {base!r} is a folder of this machine, which nobody else has: publish it first, "
-            "then give its name on the Hub with --base"
+            f"the base {found!r} is a folder of this machine, which nobody else has: publish it first, then give its "
+            "name on the Hub with --base"
         )
-    config["base_model_name_or_path"] = base
-    return (json.dumps(config, indent=2) + "\n").encode(), base
+    return found
 
 
 def publish_dataset(folder: str | Path, repo_id: str, **where: Unpack[Where]) -> Published:
@@ -225,9 +289,15 @@ def _check_shards(folder: Path, made_by: dict[str, Any]) -> None:
 def _dataset_upload(folder: Path, repo_id: str, splits: Mapping[str, dict[str, Any]], standing: Standing) -> Upload:
     """The upload of these splits to a repository that holds that much already."""
     there = [path for path in standing.files if path.endswith(f"/{PROVENANCE}")]
-    kept = {str(Path(path).parent): read_provenance(standing.read(path), f"{repo_id}/{path}") for path in there}
+    kept = {str(Path(path).parent): read_provenance(standing.read(path), path, repo_id) for path in there}
     everything = in_order({**kept, **splits})
-    others = _other_configs(standing, everything)
+    for one, other in combinations(everything.values(), 2):
+        if one["config"] == other["config"] and (one["task"], one["columns"]) != (other["task"], other["columns"]):
+            raise UserError(
+                f"split {other['name']!r} ({other['task']}) has not the columns of split {one['name']!r} "
+                f"({one['task']}), which is in config {one['config']!r} too: generate one of them with another --config"
+            )
+    others, replaced = _other_configs(repo_id, standing, everything)
     _check_leaks(folder, splits, everything, others, standing)
     files: dict[str, Content] = {
         f"{path}/{file.name}": file
@@ -237,7 +307,7 @@ def _dataset_upload(folder: Path, repo_id: str, splits: Mapping[str, dict[str, A
     }
     files["README.md"] = render_dataset_card(everything, repo_id, others).encode()
     files[PICTURE] = draw_statistics(everything)
-    return Upload(repo_id, "dataset", files, tuple(f"{path}/*" for path in splits), standing.parent)
+    return Upload(repo_id, "dataset", files, (*(f"{path}/*" for path in splits), *replaced))
 
 
 def _check_leaks(
@@ -255,8 +325,8 @@ def _check_leaks(
             here = [partial(file.open, "rb") for file in files] if path in splits else standing.parquet(f"{path}/*")
             shards[made_by["config"]][made_by["name"]] = here
     for config in others:
-        for entry in config["data_files"]:
-            if config["config_name"] in shards:
+        if config["config_name"] in shards:
+            for entry in config["data_files"]:
                 shards[config["config_name"]][entry["split"]] = standing.parquet(entry["path"])
     for config, members in shards.items():
         if found := find_shared_row(members):
@@ -267,19 +337,59 @@ def _check_leaks(
             )
 
 
-def _other_configs(standing: Standing, ours: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Configs and splits of the present card that others put there, by `Dataset.push_to_hub` for instance."""
+def _other_configs(
+    repo_id: str, standing: Standing, ours: Mapping[str, dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What others put into the present card, by `Dataset.push_to_hub` for instance.
+
+    Returns:
+        configs that stay as they are, those of a name of ours with the splits that are not ours; and patterns of files
+        that were a split of the name of one of ours.
+    """
     if "README.md" not in standing.files:
-        return []
-    head = DatasetCard(standing.read("README.md").decode(), ignore_metadata_errors=True).data.to_dict()
-    known = {(made_by["config"], made_by["name"]) for made_by in ours.values()}
-    others = []
+        return [], []
+    head, text = _read_card(repo_id, standing.read("README.md"))
+    foreign = not any(path.endswith(f"/{PROVENANCE}") for path in standing.files)
+    if foreign and (head.get("license") or text.strip()):
+        raise UserError(
+            f"{repo_id!r} has a card of its own, which ours would replace, and no split that hf-tasks published: "
+            "choose another name, or delete its README.md"
+        )
+    names = {made_by["config"]: set[str]() for made_by in ours.values()}
+    for made_by in ours.values():
+        names[made_by["config"]].add(made_by["name"])
+    others, replaced = [], []
     for config in head.get("configs") or []:
-        entries = config["data_files"] if isinstance(config["data_files"], list) else []
-        foreign = [e for e in entries if (config["config_name"], e["split"]) not in known]
-        if foreign:
-            others.append({"config_name": config["config_name"], "data_files": foreign})
-    return others
+        name = config.get("config_name", DEFAULT_CONFIG)
+        if name not in names:
+            others.append({**config, "config_name": name})
+            continue
+        entries = config.get("data_files")
+        if not isinstance(entries, list) or not all(
+            isinstance(e, dict) and {"split", "path"} <= e.keys() for e in entries
+        ):
+            raise UserError(
+                f"the card of {repo_id!r} lists no splits for its config {name!r} (data_files with split and path), so "
+                "none can be added to it: publish under another --config"
+            )
+        others.append({"config_name": name, "data_files": [e for e in entries if e["split"] not in names[name]]})
+        paths = [e["path"] for e in entries if e["split"] in names[name]]
+        replaced += [one for path in paths for one in ([path] if isinstance(path, str) else path)]
+    return others, [pattern for pattern in replaced if pattern.removesuffix("/*.parquet") not in ours]
+
+
+def _read_card(repo_id: str, content: bytes) -> tuple[dict[str, Any], str]:
+    """YAML head and text of a card on the Hub."""
+    try:
+        card = DatasetCard(content.decode(), ignore_metadata_errors=True)
+        head, configs = card.data.to_dict(), card.data.to_dict().get("configs") or []
+    except (ValueError, YAMLError) as error:
+        raise UserError(
+            f"the card of {repo_id!r} has a YAML head that cannot be read ({' '.join(str(error).split())}): mend it"
+        ) from error
+    if not isinstance(configs, list) or not all(isinstance(config, dict) for config in configs):
+        raise UserError(f"the card of {repo_id!r} has a YAML head whose configs are no list of configs: mend it")
+    return head, card.text
 
 
 def publish_metric(module: str | Path, repo_id: str, **where: Unpack[Where]) -> Published:
@@ -295,9 +405,21 @@ def publish_metric(module: str | Path, repo_id: str, **where: Unpack[Where]) -> 
     module = Path(module)
     if repo_id.rpartition("/")[2] != module.stem:
         raise UserError(f"evaluate.load({repo_id!r}) looks for a module of that name: publish it as USER/{module.stem}")
-    siblings = re.findall(r"^from \.(\w+) import", module.read_text("utf-8"), re.M)
-    files: dict[str, Content] = {path.name: path for path in (module, *(module.with_name(f"{n}.py") for n in siblings))}
+    try:
+        source = module.read_text("utf-8")
+        bases = [
+            ast.unparse(b) for node in ast.parse(source).body if isinstance(node, ast.ClassDef) for b in node.bases
+        ]
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise UserError(f"{str(module)!r} is no Python module: {error}") from error
+    if not {"evaluate.Metric", "Metric"} & {*bases}:
+        raise UserError(f"{str(module)!r} holds no evaluate.Metric, so evaluate.load could not load it")
+    siblings = [module.with_name(f"{name}.py") for name in re.findall(r"^from \.(\w+) import", source, re.M)]
+    for path in siblings:
+        if not path.is_file():
+            raise UserError(f"{str(module)!r} imports {path.stem!r}, and {path.name!r} does not lie beside it")
+    files: dict[str, Content] = {path.name: path for path in (module, *siblings)}
     files["README.md"] = render_metric_card(module, repo_id).encode()
     files["requirements.txt"] = b"evaluate\n"
-    upload = Upload(repo_id, "space", files, ("*.py",))
+    upload = Upload(repo_id, "space", files, ())
     return send(lambda _: upload, repo_id, "space", **where)

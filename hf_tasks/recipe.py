@@ -213,10 +213,11 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe of a run's `recipe.yaml`: one preset with all settings laid over it, as `Recipe.to_yaml` wrote it."""
-    content = read_yaml(path.read_text("utf-8"), str(path))
-    if not isinstance(content, dict):
-        raise UserError(f"{str(path)!r} is no record of a run: it must hold keys and values")
-    return _build(Recipe, content, str(path))
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r} is no UTF-8 ({error}): evaluate again") from error
+    return _build(Recipe, read_yaml(text, str(path)), str(path))
 
 
 def lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

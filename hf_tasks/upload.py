@@ -6,28 +6,29 @@
 - After a failure the Hub is asked what it has, file by file, so that the message says what is there and what is not.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
-from json import JSONDecodeError
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, ModelCard
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    HFValidationError,
     HTTPError,
+    LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
+from yaml import YAMLError
 
 from hf_tasks.errors import UserError
 from hf_tasks.leaks import find_secret
@@ -45,7 +46,7 @@ class Upload:
         repo_id: "user/name".
         kind: "model", "dataset" or "space".
         files: path in the repository -> a file on this machine, or its bytes.
-        replaced: patterns of paths that are deleted there unless they are among `files`.
+        replaced: patterns of paths that are deleted there unless they are among `files`; a star stays inside a folder.
         parent: the commit that this was decided on; None: no such commit yet.
     """
 
@@ -57,20 +58,22 @@ class Upload:
 
     def sizes(self) -> list[tuple[str, int]]:
         """Every file with its size in bytes."""
-        return [(path, len(c) if isinstance(c, bytes) else c.stat().st_size) for path, c in sorted(self.files.items())]
+        return [(path, _size(content)) for path, content in sorted(self.files.items())]
 
     def card(self) -> str:
         """The card as it will be."""
-        return _text(self.files["README.md"])
+        content = self.files["README.md"]
+        return (content if isinstance(content, bytes) else content.read_bytes()).decode()
 
 
 @dataclass(frozen=True)
 class Published:
-    """What became of an upload: `commit` is the one that now holds it, or None after a dry run."""
+    """What became of an upload: the commit that now holds it, None after a dry run, and what that commit deleted."""
 
     upload: Upload
     commit: str | None = None
     url: str = ""
+    deleted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Standing:
     """What a repository holds before a commit; nothing where there is none."""
 
     parent: str | None = None
+    private: bool = True
     files: tuple[str, ...] = ()
     read: Callable[[str], bytes] = lambda path: b""
     opened: Callable[[str], Any] = open
@@ -93,7 +97,7 @@ class Where(TypedDict, total=False):
     """How an upload goes to its repository.
 
     Attributes:
-        private: make the repository private if it does not exist yet.
+        private: make the repository private if it does not exist yet; a public one is refused.
         branch: commit to this branch, made if it does not exist, and not to main.
         tag: name the commit, such as "v1.0.0".
         dry_run: only decide and check; nothing is asked of the Hub.
@@ -114,27 +118,38 @@ def send(decide: Callable[[Standing], Upload], repo_id: str, kind: str, **where:
         kind: "model", "dataset" or "space".
 
     Raises:
-        UserError: no such name, a secret in a file, a card without a licence, a tag that is taken, or anything that the
-            Hub refuses or fails at; the message says what is on the Hub.
+        UserError: no such name, a secret in a file, a card without a licence, a tag or branch whose name is taken, a
+            public repository that is to be private, or anything that the Hub refuses or fails at; the message says what
+            is on the Hub.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
-        raise UserError(f"{repo_id!r} is no repository; give USER/NAME, such as me/adder")
+    _check_names(repo_id, where)
     if where.get("dry_run"):
         upload = decide(Standing())
         _check(upload)
         return Published(upload)
-    hub = Repository(HfApi(), repo_id, kind, where.get("branch"))
+    hub = Repository(HfApi(), repo_id, kind, where)
     for _ in range(RACES):
         with hub.explained():
-            upload = decide(hub.standing())
+            standing = hub.standing()
+            upload = replace(decide(standing), parent=standing.parent)
             _check(upload)
             hub.last = upload
             try:
-                return Published(upload, *hub.commit(upload, where.get("private", False), where.get("tag")))
+                return hub.publish(upload)
             except HfHubHTTPError as error:
                 if error.response.status_code != 412:
                     raise
     raise UserError(f"{repo_id!r} was changed by others {RACES} times in a row; nothing was published, try again later")
+
+
+def _check_names(repo_id: str, where: Where) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise UserError(f"{repo_id!r} is no repository; give USER/NAME, such as me/adder")
+    for name in (where.get("branch"), where.get("tag")):
+        if name is not None and (not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name, re.ASCII) or ".." in name):
+            raise UserError(f"{name!r} is no name for a branch or tag: use letters, digits and . _ - /")
+    if where.get("tag") == "main":
+        raise UserError("a tag cannot be called 'main': that is the branch; choose another --tag")
 
 
 def _check(upload: Upload) -> None:
@@ -142,10 +157,14 @@ def _check(upload: Upload) -> None:
     for path, content in upload.files.items():
         if secret := find_secret(path, content):
             raise UserError(f"{path!r} looks like it holds {secret}: take it out; nothing was uploaded")
-    head = re.match(r"---\n(.*?)\n---\n", upload.card(), re.S)
-    if head is None or not ModelCard(upload.card(), ignore_metadata_errors=True).data.to_dict().get("license"):
+    try:
+        head = ModelCard(upload.card(), ignore_metadata_errors=True).data.to_dict()
+    except (ValueError, YAMLError) as error:
+        raise UserError(f"the card of {upload.repo_id!r} cannot be read: {' '.join(str(error).split())}") from error
+    if not head.get("license"):
         raise UserError(
-            f"the card of {upload.repo_id!r} names no licence: give its YAML head a line such as license: mit"
+            f"the card of {upload.repo_id!r} names no licence: give its YAML head a line such as license: mit, or, of "
+            "a model that was trained on another's weights, --license"
         )
 
 
@@ -156,8 +175,12 @@ class Repository:
     api: HfApi
     repo_id: str
     kind: str
-    branch: str | None
+    where: Where
     last: Upload | None = field(default=None)
+
+    @property
+    def branch(self) -> str | None:
+        return self.where.get("branch")
 
     def standing(self) -> Standing:
         """What it holds; nothing where it does not exist yet."""
@@ -168,10 +191,30 @@ class Repository:
         except RepositoryNotFoundError:
             return Standing()
         files = tuple(sibling.rfilename for sibling in info.siblings or [])
-        return Standing(info.sha, files, partial(self._read, info.sha), partial(self._open, info.sha))
+        return Standing(info.sha, info.private, files, partial(self._read, info.sha), partial(self._open, info.sha))
 
-    def commit(self, upload: Upload, private: bool, tag: str | None) -> tuple[str, str]:
-        """Commit an upload and name the commit; its id and address."""
+    def publish(self, upload: Upload) -> Published:
+        """Make the repository, branch and tag as far as they are missing, and commit the upload."""
+        self._make(upload)
+        tag, tags = self.where.get("tag"), self._references("tags")
+        if tag in tags and self.differing(upload, tag):
+            raise UserError(f"tag {tag!r} of {self.repo_id!r} is taken by other files: choose another --tag")
+        for name, others, what in ((tag, self._references("branches"), "branch"), (self.branch, tags, "tag")):
+            if name in others:
+                raise UserError(f"{self.repo_id!r} has a {what} {name!r}: another of that name would hide it")
+        if self.branch is not None:
+            self.api.create_branch(self.repo_id, branch=self.branch, repo_type=self.kind, exist_ok=True)
+        gone = tuple(
+            path for path in self._tree(self.branch) if path not in upload.files and _is_replaced(path, upload)
+        )
+        commit = self._commit(upload, gone)
+        if tag is not None and tag not in tags:
+            self.api.create_tag(self.repo_id, tag=tag, revision=commit, repo_type=self.kind)
+        url = f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{self.repo_id}"
+        return Published(upload, commit, url, gone)
+
+    def _make(self, upload: Upload) -> None:
+        private = self.where.get("private", False)
         if upload.parent is None:
             self.api.create_repo(
                 self.repo_id,
@@ -180,25 +223,20 @@ class Repository:
                 exist_ok=True,
                 space_sdk="static" if self.kind == "space" else None,
             )
-        if tag is not None and tag in self._tags():
-            if self.differing(upload, tag):
-                raise UserError(f"tag {tag!r} of {self.repo_id!r} is taken by other files: choose another --tag")
-            return self._tags()[tag], self._url()
-        if self.branch is not None:
-            self.api.create_branch(self.repo_id, branch=self.branch, repo_type=self.kind, exist_ok=True)
-        there = self._tree(self.branch)
-        gone = [p for p in there if p not in upload.files and any(fnmatch(p, pattern) for pattern in upload.replaced)]
+        if private and not self.standing().private:
+            raise UserError(
+                f"{self.repo_id!r} is public already: make it private on the Hub first, or choose another name"
+            )
+
+    def _commit(self, upload: Upload, gone: tuple[str, ...]) -> str:
+        """The id of the commit that holds the upload; an answer that was lost on the way is made up for."""
         operations = [
             *(CommitOperationDelete(path, is_folder=False) for path in gone),
-            *(CommitOperationAdd(path, _as_given(content)) for path, content in sorted(upload.files.items())),
+            *(
+                CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
+                for path, content in sorted(upload.files.items())
+            ),
         ]
-        commit = self._commit(upload, operations)
-        if tag is not None:
-            self.api.create_tag(self.repo_id, tag=tag, revision=commit, repo_type=self.kind)
-        return commit, self._url()
-
-    def _commit(self, upload: Upload, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
-        """The id of the commit that holds the operations; an answer that was lost on the way is made up for."""
         try:
             return self.api.create_commit(
                 self.repo_id,
@@ -223,13 +261,21 @@ class Repository:
         """Turn what huggingface_hub raises into one line that says what is on the Hub and what is not."""
         try:
             yield
-        # The last two are what it makes of a large file whose upload broke off, and of an answer that is no JSON.
-        except (HTTPError, HFValidationError, LocalTokenNotFoundError, RuntimeError, JSONDecodeError) as error:
+        except UserError:
+            raise
+        # huggingface_hub makes a RuntimeError of a large file whose upload broke off, a ConnectionError of what Xet
+        # meets, and a ValueError of a name, a token, an address or an answer that is none.
+        except (HTTPError, ConnectionError, LocalEntryNotFoundError, LocalTokenNotFoundError, RuntimeError,
+                ValueError) as error:  # fmt: skip
             if isinstance(error, HfHubHTTPError) and error.response.status_code == 412:
                 raise
+            said = " ".join(str(error).split())
+            hint = "set HF_HUB_DISABLE_XET=1 if it has no Xet" if "xet" in said.lower() else (
+                "check the name, HF_ENDPOINT and the token (hf auth login, or HF_TOKEN)"
+            )  # fmt: skip
             raise UserError(
-                f"the Hub did not take {self.repo_id!r}: {' '.join(str(error).split())}; {self._state()}; check "
-                "the name, HF_ENDPOINT and the token (hf auth login, or HF_TOKEN), then give the same command again"
+                f"the Hub did not take {self.repo_id!r}: {said}; {self._state()}; {hint}, then give the same command "
+                "again"
             ) from error
 
     def _state(self) -> str:
@@ -238,28 +284,24 @@ class Repository:
             return "nothing was uploaded"
         try:
             missing = self.differing(self.last, self.branch)
+            untagged = self.where.get("tag") not in (None, *self._references("tags"))
         except (RepositoryNotFoundError, RevisionNotFoundError):
             return "nothing of it is there"
-        except (HTTPError, RuntimeError):
+        except (HTTPError, RuntimeError, ValueError):
             return "the Hub does not say what it has; it takes all files in one commit or none"
         if not missing:
-            return "all its files are there, but not the tag"
-        same = len(self.last.files) - len(missing)
+            return "all its files are there" + (", but not the tag" if untagged else "")
         return (
             f"{len(missing)} files of {len(self.last.files)} are not there or are of an earlier version "
-            f"({', '.join(sorted(missing)[:3])}{', ...' if len(missing) > 3 else ''}), {same} are"
+            f"({', '.join(sorted(missing)[:3])}{', ...' if len(missing) > 3 else ''})"
         )
 
     def _tree(self, revision: str | None) -> dict[str, RepoFile]:
         entries = self.api.list_repo_tree(self.repo_id, recursive=True, repo_type=self.kind, revision=revision)
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
-    def _tags(self) -> dict[str, str]:
-        refs = self.api.list_repo_refs(self.repo_id, repo_type=self.kind)
-        return {ref.name: ref.target_commit for ref in refs.tags}
-
-    def _url(self) -> str:
-        return f"{self.api.endpoint}/{'' if self.kind == 'model' else self.kind + 's/'}{self.repo_id}"
+    def _references(self, kind: Literal["tags", "branches"]) -> list[str]:
+        return [ref.name for ref in getattr(self.api.list_repo_refs(self.repo_id, repo_type=self.kind), kind)]
 
     def _read(self, revision: str, path: str) -> bytes:
         with TemporaryDirectory() as scratch:
@@ -273,21 +315,22 @@ class Repository:
         return HfFileSystem(endpoint=self.api.endpoint).open(f"{prefix}{self.repo_id}@{revision}/{path}", "rb")
 
 
-def _as_given(content: Content) -> bytes | str:
-    return content if isinstance(content, bytes) else str(content)
+def _is_replaced(path: str, upload: Upload) -> bool:
+    depth = path.count("/")
+    return any(pattern.count("/") == depth and fnmatch(path, pattern) for pattern in upload.replaced)
 
 
-def _text(content: Content) -> str:
-    return content.decode() if isinstance(content, bytes) else content.read_text("utf-8")
+def _size(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _is_there(entry: RepoFile | None, content: Content) -> bool:
     """Whether a file on the Hub is this one: large ones are known by SHA-256, others by git's hash."""
-    if entry is None or entry.size != (len(content) if isinstance(content, bytes) else content.stat().st_size):
+    if entry is None or entry.size != _size(content):
         return False
     if entry.lfs is None:
         return entry.blob_id == git_hash(content if isinstance(content, bytes) else content.read_bytes())
     if isinstance(content, bytes):
-        return False
+        return entry.lfs.sha256 == hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
         return entry.lfs.sha256 == sha_fileobj(file).hex()

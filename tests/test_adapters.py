@@ -505,3 +505,19 @@ def test_a_stranger_loads_the_adapter_with_the_code_beside_its_base(
         assert torch.equal(model(**tokens).logits, seen["logits"])
     assert torch.equal(model.generate(**tokens, max_new_tokens=5, do_sample=False), seen["text"])
     assert torch.allclose(seen["merged"], seen["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("task_type", HEADS)
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_a_section_adapts_every_head(task_type: str, method: str, tiny_model: Callable, encode: Callable) -> None:
+    model = add_adapter(
+        tiny_model(*PAIRS, kind=HEADS[task_type]), {"method": method, "modules_to_save": ["encodings"]}, "x"
+    )
+    assert model.peft_config["default"].task_type == task_type
+    model(input_ids=encode("^12+34=46", "^7+8=15$$"))[0].sum().backward()
+    moving = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any("encodings" in name for name in moving) and any(method in name for name in moving)
+    assert any("score" in name for name in moving) == task_type.endswith("_CLS")
+    assert all(
+        parameter.grad is not None for name, parameter in model.named_parameters() if "score" in name and name in moving
+    )

@@ -64,7 +64,7 @@ def test_card_of_a_model_says_what_was_measured(recipe: Recipe, results: dict[st
         "| 5 x 5 | 100 | 0.85 (0.80) | 0.85 (0.80) |",
         "| nines_plus_one | 5 x 5 | 4 | 0.12 (0.00) | 0.12 (0.00) |",
         "- random, 50 x 50: 0.20 [0.133, 0.289] of 100",
-        "`hf-tasks run sums --preset cpu --seeds 0 1`",
+        "`hf-tasks run sums --preset cpu --seeds 0 1`, with these settings:",
         "- Somebody 1999: 7 digits (a book)",
         "Nothing above length 50 was measured, and no other format.",
         'model = AutoModelForCausalLM.from_pretrained("me/adder", trust_remote_code=True)',

@@ -320,3 +320,45 @@ def test_other_errors_of_the_disk_are_not_called_full(tmp_path: Path, monkeypatc
     Interrupted(monkeypatch, at=2, error=PermissionError(errno.EACCES, "no"))
     with pytest.raises(PermissionError):
         write_dataset(TASK, tmp_path, {"train": 10})
+
+
+def test_configs_and_named_splits_live_side_by_side(tmp_path: Path, no_cache: str) -> None:
+    longer = get_task("addition", digits=(8, 8), reverse="answer", pad=True)
+    write_dataset(TASK, tmp_path, {"train": 50, "test": 10})
+    write_dataset(longer, tmp_path, {"test": 20}, name="test_8")
+    write_dataset(get_task("copy"), tmp_path, {"test": 30}, config="copies")
+    assert [*dataset.finished_splits(tmp_path)] == ["data/train", "data/test", "data/test_8", "copies/test"]
+    loaded = datasets.load_dataset(str(tmp_path), "default", cache_dir=no_cache)
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 50, "test": 10, "test_8": 20}
+    assert loaded["test_8"]["prompt"][:] == longer.generate("test", 20)["prompt"]
+    assert len(datasets.load_dataset(str(tmp_path), "copies", cache_dir=no_cache)["test"]) == 30
+    with pytest.raises(UserError, match="its split 'test_8' was made with parameters"):
+        write_dataset(TASK, tmp_path, {"test": 20}, name="test_8")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"config": "README.md"}, "'README.md' is no name for a config"),
+        ({"config": "data"}, "not 'data'"),
+        ({"config": "../x"}, "no name for a config"),
+        ({"name": "all"}, "means every"),
+        ({"name": "a-b"}, "'a-b' is no name for a split"),
+        ({"name": "train"}, "problems of that split, not of 'test'"),
+    ],
+)
+def test_bad_names_are_refused_before_anything_is_written(tmp_path: Path, names: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        write_dataset(TASK, tmp_path / "data", {"test": 10}, **names)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [("{", "no provenance"), ("[]", "no provenance"), ('{"task": "addition"}', "of another version")],
+)
+def test_a_broken_provenance_is_one_line(tmp_path: Path, broken: str, message: str) -> None:
+    write_dataset(TASK, tmp_path, {"test": 10})
+    (tmp_path / "data/test/provenance.json").write_text(broken)
+    with pytest.raises(UserError, match=message):
+        dataset.finished_splits(tmp_path)

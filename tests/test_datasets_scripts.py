@@ -80,6 +80,8 @@ def test_parse_sizes() -> None:
         (["--config", "adition"], "did you mean 'addition'"),
         (["--config", "addition", "--sizes", "trian=5"], "did you mean 'train'"),
         (["--config", "addition", "--sizes", "train"], "SPLIT=ROWS"),
+        (["--corpus", "adition"], "did you mean 'addition'"),
+        (["--corpus", "addition", "--seed", "7"], "has sizes and a seed of its own"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(

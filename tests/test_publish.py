@@ -6,15 +6,19 @@ matter of test_publish_strangers.py.
 
 import json
 import re
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from conftest import Loopback
 from huggingface_hub import CommitOperationAdd, DatasetCard, ModelCard
 from huggingface_hub._eval_results import parse_eval_result_entries
+from safetensors.numpy import save_file
 from samples import sums_output, sums_recipe, sums_results
 
 from hf_tasks import publish as publishing
@@ -94,6 +98,50 @@ def test_a_model_repository_holds_all_that_loaders_and_readers_look_for(finished
     assert done.url == f"{loopback.url}/me/adder"
 
 
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x10" * 100), "holds no whole weights"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json' is no JSON"),
+        (lambda folder: (folder / "results.json").write_text("{"), r"results\.json' is no JSON"),
+        (lambda folder: (folder / "results.json").write_text('{"runs": []}'), "not in the form of results.json"),
+        (lambda folder: (folder / "recipe.yaml").write_bytes(b"name: \xff"), "is no UTF-8"),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "b.safetensors"}}'
+            ),
+            "lacks 'b.safetensors'",
+        ),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused(
+    folder: Path, loopback: Loopback, break_it: Callable[[Path], object], says: str
+) -> None:
+    publish_model(folder, "me/adder")
+    before = there(loopback, "me/adder")
+    break_it(folder)
+    with pytest.raises(UserError, match=says):
+        publish_model(folder, "me/adder")
+    assert there(loopback, "me/adder") == before
+
+
+def test_the_folder_may_be_the_present_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "recipe.yaml").unlink()
+    assert publish_model(".", "me/adder", dry_run=True).upload.card().count("# Sums: ours, seed 1") == 1
+
+
+def test_files_of_others_in_folders_and_beside_ours_stay(folder: Path, loopback: Loopback) -> None:
+    publish_model(folder, "me/adder")
+    theirs = ["old/v1/model.safetensors", ".eval_results/mmlu.yaml", "examples/run.py", "train.py"]
+    operations = [CommitOperationAdd(path, b"theirs") for path in theirs]
+    loopback.api.create_commit("me/adder", operations, commit_message="theirs")
+    assert publish_model(folder, "me/adder").deleted == ()
+    files = there(loopback, "me/adder")
+    assert all(files[path] == b"theirs" for path in theirs)
+
+
 def test_publishing_again_updates_what_changed_and_drops_what_is_gone(folder: Path, loopback: Loopback) -> None:
     (folder / "extra-00001-of-00002.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     first = publish_model(folder, "me/adder")
@@ -102,6 +150,7 @@ def test_publishing_again_updates_what_changed_and_drops_what_is_gone(folder: Pa
     (folder / "extra-00001-of-00002.safetensors").unlink()
     (folder / "training.json").write_text('{"note": 1}\n')
     done = publish_model(folder, "me/adder")
+    assert done.deleted == ("extra-00001-of-00002.safetensors",)
     files = there(loopback, "me/adder")
     assert "extra-00001-of-00002.safetensors" not in files and files["NOTES.md"] == b"mine"
     assert files["training.json"] == b'{"note": 1}\n'
@@ -119,6 +168,27 @@ def test_branches_and_tags(folder: Path, loopback: Loopback) -> None:
     assert loopback.api.repo_info("me/adder").sha == main_commit
     assert loopback.api.repo_info("me/adder", revision="trial").sha == trial
     assert there(loopback, "me/adder", revision="v2")["training.json"] == b'{"note": 2}\n'
+
+
+def test_a_branch_is_made_although_its_tag_stands(folder: Path, loopback: Loopback) -> None:
+    publish_model(folder, "me/adder", tag="v1")
+    publish_model(folder, "me/adder", branch="dev", tag="v1")
+    assert loopback.api.revision_exists("me/adder", "dev")
+    for where, says in (
+        ({"branch": "v1"}, "has a tag 'v1'"),
+        ({"tag": "dev"}, "has a branch 'dev'"),
+        ({"tag": "v 1"}, "'v 1' is no name for a branch or tag"),
+        ({"tag": "../x"}, "is no name"),
+        ({"tag": "main"}, "cannot be called 'main'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            publish_model(folder, "me/adder", **where)  # type: ignore[arg-type]
+
+
+def test_what_is_public_is_not_made_private_silently(folder: Path, loopback: Loopback) -> None:
+    publish_model(folder, "me/adder")
+    with pytest.raises(UserError, match="'me/adder' is public already: make it private"):
+        publish_model(folder, "me/adder", private=True)
 
 
 def test_private_it_is_seen_by_its_owner_alone(folder: Path, loopback: Loopback) -> None:
@@ -154,7 +224,8 @@ def test_what_was_not_evaluated_is_refused_or_says_so(tmp_path: Path, loopback: 
 def test_a_model_of_no_recipe_goes_with_a_card_of_its_own(folder: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
-    (foreign / "config.json").write_bytes((folder / "config.json").read_bytes())
+    for name in ("config.json", "model.safetensors"):
+        (foreign / name).write_bytes((folder / name).read_bytes())
     (foreign / "training_args.bin").write_bytes(b"a pickle")
     with pytest.raises(UserError, match=r"has no card: write README\.md"):
         publish_model(foreign, "me/it", allow_unevaluated=True, dry_run=True)
@@ -163,7 +234,7 @@ def test_a_model_of_no_recipe_goes_with_a_card_of_its_own(folder: Path, tmp_path
         publish_model(foreign, "me/it", allow_unevaluated=True, dry_run=True)
     (foreign / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     done = publish_model(foreign, "me/it", allow_unevaluated=True, dry_run=True)
-    assert [name for name, _ in done.upload.sizes()] == ["README.md", "config.json"]
+    assert [name for name, _ in done.upload.sizes()] == ["README.md", "config.json", "model.safetensors"]
     assert ModelCard(done.upload.card()).data.license == "mit"
     assert "was not evaluated" in done.upload.card() and done.upload.card().endswith("# Mine\n")
 
@@ -189,19 +260,26 @@ def test_secrets_stay_here(folder: Path, loopback: Loopback, name: str, content:
 def test_an_adapter_goes_with_a_base_that_others_have(folder: Path, loopback: Loopback) -> None:
     for name in ("config.json", "model.safetensors", *CODE):
         (folder / name).unlink()
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder.parent), "r": 4}))
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(folder.parent / "base"), "r": 4})
+    )
+    save_file({"lora": np.zeros(3)}, folder / "adapter_model.safetensors")
     recipe = (folder / "recipe.yaml").read_text()
-    fields = yaml.safe_load(recipe) | {"base": str(folder.parent), "models": {"ours": {"method": "lora", "r": 4}}}
+    fields = yaml.safe_load(recipe) | {
+        "base": str(folder.parent / "base"),
+        "models": {"ours": {"method": "lora", "r": 4}},
+    }
     del fields["model"]
     (folder / "recipe.yaml").write_text(yaml.safe_dump(fields))
     with pytest.raises(UserError, match=r"is a folder of this machine, .*publish it first, then .*--base"):
         publish_model(folder, "me/adapter")
-    publish_model(folder, "me/adapter", base_id="me/base")
+    with pytest.raises(UserError, match=r"names no licence: .*--license"):  # nobody says what the base's is
+        publish_model(folder, "me/adapter", base_id="me/base")
+    publish_model(folder, "me/adapter", base_id="me/base", license="llama3.2")
     files = there(loopback, "me/adapter")
     assert json.loads(files["adapter_config.json"]) == {"base_model_name_or_path": "me/base", "r": 4}
     card = ModelCard(files["README.md"].decode())
-    assert (card.data.base_model, card.data.library_name) == ("me/base", "peft")
+    assert (card.data.base_model, card.data.library_name, card.data.license) == ("me/base", "peft", "llama3.2")
     assert "It starts from `me/base`." in card.content and "AutoPeftModelForCausalLM" in card.content
     assert yaml.safe_load(files["recipe.yaml"])["base"] == "me/base"
     assert not [name for name, content in files.items() if str(folder.parent).encode() in content]
@@ -227,7 +305,63 @@ def test_a_dataset_repository_holds_shards_provenance_card_and_picture(corpus: P
     assert (card.data.license, card.data.size_categories) == ("apache-2.0", "n<1K")
     assert 'load_dataset("me/sums", "default")' in card.content
     assert "    hf-tasks generate addition\n" in card.content
+    publish(corpus, "me/sums", tag="v1.0.0")  # the same again
     assert titles(loopback, "me/sums", "dataset") == ["Publish with hf_tasks", "initial commit"]
+
+
+def test_splits_of_other_tasks_need_a_config_of_their_own(corpus: Path, loopback: Loopback, tmp_path: Path) -> None:
+    publish(corpus, "me/sums")
+    other = write_dataset(get_task("copy"), tmp_path / "copy", {"test": 20}, name="copies")
+    with pytest.raises(UserError, match=r"split 'copies' \(copy\) has not the columns of split 'train' \(addition\)"):
+        publish(other, "me/sums")
+
+
+def test_copies_of_a_split_are_refused(corpus: Path) -> None:
+    shutil.copytree(corpus / "data" / "train", corpus / "data" / "train2")
+    with pytest.raises(UserError, match=r"'data/train2/provenance.json' in .* is that of split 'train'"):
+        publish(corpus, "me/sums", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        ("configs: [", "YAML head that cannot be read"),
+        ("- a", "cannot be read"),
+        ("configs: foo", "no list of configs"),
+        ("configs: [{config_name: default, data_files: [a.csv]}]", "lists no splits for its config 'default'"),
+        ("configs: [{data_dir: foo}]", "lists no splits for its config 'default'"),
+        ("license: cc-by-nc-4.0", "has a card of its own"),
+        ("configs: []\n---\nMy prose.", "has a card of its own"),
+    ],
+)
+def test_cards_of_others_are_not_replaced(corpus: Path, loopback: Loopback, head: str, says: str) -> None:
+    loopback.api.create_repo("me/theirs", repo_type="dataset")
+    content = f"---\n{head}\n---\n" if "prose" not in head else f"---\n{head}\n"
+    operation = CommitOperationAdd("README.md", content.encode())
+    loopback.api.create_commit("me/theirs", [operation], commit_message="theirs", repo_type="dataset")
+    with pytest.raises(UserError, match=says):
+        publish(corpus, "me/theirs")
+    assert there(loopback, "me/theirs", "dataset") == {"README.md": content.encode()}
+
+
+def test_configs_of_others_stay_as_they_are_and_their_splits_of_our_names_go(corpus: Path, loopback: Loopback) -> None:
+    loopback.api.create_repo("me/theirs", repo_type="dataset")
+    shard = (corpus / "plain/test/00000-of-00001.parquet").read_bytes()
+    head = (
+        "configs: [{config_name: x, data_files: a.csv}, {config_name: plain, data_files: "
+        "[{split: test, path: plain/test-*}, {split: more, path: plain/more-*}]}]"
+    )
+    theirs = {"README.md": f"---\n{head}\n---\n".encode(), "a.csv": b"1", "plain/test-00000-of-00001.parquet": shard}
+    operations = [CommitOperationAdd(path, content) for path, content in theirs.items()]
+    loopback.api.create_commit("me/theirs", operations, commit_message="theirs", repo_type="dataset")
+    publish(corpus, "me/theirs")
+    files = there(loopback, "me/theirs", "dataset")
+    assert "plain/test-00000-of-00001.parquet" not in files and files["a.csv"] == b"1"
+    configs = {
+        config["config_name"]: config["data_files"] for config in DatasetCard(files["README.md"].decode()).data.configs
+    }
+    assert configs["x"] == "a.csv"
+    assert [entry["split"] for entry in configs["plain"]] == ["test", "more"]
 
 
 def test_a_later_split_is_added_and_those_that_stand_stay(corpus: Path, loopback: Loopback, tmp_path: Path) -> None:
@@ -318,6 +452,9 @@ def test_a_metric_goes_to_a_space_with_what_it_imports(loopback: Loopback) -> No
     assert set(files) == {"digit_accuracy.py", "functions.py", "README.md", "requirements.txt"}
     head = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
     assert (head["license"], head["sdk"]) == ("apache-2.0", "static")
+    assert publish(METRICS / "digit_accuracy.py", "me/digit_accuracy").deleted == ()
+    with pytest.raises(UserError, match=r"holds no evaluate\.Metric"):
+        publish_metric(METRICS / "functions.py", "me/functions")
     with pytest.raises(UserError, match="publish it as USER/digit_accuracy"):
         publish_metric(METRICS / "digit_accuracy.py", "me/accuracy")
 
@@ -418,6 +555,7 @@ def test_a_lasting_fault_leaves_nothing_half_published_and_says_what_is_there(
         assert "nothing of it is there" in said or "nothing was uploaded" in said
     else:
         assert names == set() and f"{len(expected(folder))} files of {len(expected(folder))} are not there" in said
+        assert "but not the tag" not in said
     publish_model(folder, "me/adder", tag="v1")
     assert there(loopback, "me/adder", revision="v1") == expected(folder)
 
@@ -482,9 +620,9 @@ def test_a_server_that_is_gone_is_one_line(finished: Path, loopback: Loopback, m
 def test_racing_commits_lose_nothing(corpus: Path, loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody adds a split to the card between our look at the repository and our commit."""
     publish(corpus, "me/sums")
-    real, raced = upload.Repository.commit, []
+    real, raced = upload.Repository.publish, []
 
-    def commit(self: Any, *arguments: Any) -> Any:
+    def publish_late(self: Any, *arguments: Any) -> Any:
         if len(raced) < 2:
             raced.append(True)
             theirs = DatasetCard(there(loopback, "me/sums", "dataset")["README.md"].decode())
@@ -494,7 +632,7 @@ def test_racing_commits_lose_nothing(corpus: Path, loopback: Loopback, monkeypat
             loopback.api.create_commit("me/sums", [operation], commit_message="theirs", repo_type="dataset")
         return real(self, *arguments)
 
-    monkeypatch.setattr(upload.Repository, "commit", commit)
+    monkeypatch.setattr(upload.Repository, "publish", publish_late)
     longer = get_task("addition", digits=(8, 8), reverse="answer", pad=True)
     write_dataset(longer, corpus, {"test": 20}, name="test_8")
     publish(corpus, "me/sums")
@@ -502,6 +640,26 @@ def test_racing_commits_lose_nothing(corpus: Path, loopback: Loopback, monkeypat
     assert [entry["split"] for entry in card.data.configs[0]["data_files"]] == [
         "train", "test", "test_8", "theirs1", "theirs2",
     ]  # fmt: skip
+
+
+def test_a_model_that_raced_is_not_mixed_with_another(
+    folder: Path, loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody commits another version's weights between our look at the repository and our commit."""
+    publish_model(folder, "me/adder")
+    real, raced = upload.Repository._commit, []
+
+    def commit(self: Any, *arguments: Any) -> str:
+        if not raced:
+            raced.append(True)
+            operation = CommitOperationAdd("model-00001-of-00002.safetensors", b"theirs")
+            loopback.api.create_commit("me/adder", [operation], commit_message="theirs")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(upload.Repository, "_commit", commit)
+    (folder / "training.json").write_text('{"note": 3}\n')
+    assert publish_model(folder, "me/adder").deleted == ("model-00001-of-00002.safetensors",)
+    assert there(loopback, "me/adder") == expected(folder)
 
 
 def test_two_at_once_both_arrive(corpus: Path, loopback: Loopback, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_tasks.cards import results_markdown
+from hf_tasks.cards import markdown_table, results_markdown, results_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -20,6 +20,18 @@ RESULTS = json.loads((ROOT / "results" / "addition-extrapolation" / "results.jso
 def test_figures_are_the_committed_ones() -> None:
     shown = README.partition("<!-- results:table -->\n")[2].partition("\n<!-- results:end -->")[0]
     assert shown == results_markdown(RESULTS)
+
+
+def test_figures_of_the_adapters_are_the_committed_ones() -> None:
+    shown = README.partition("<!-- adapter:table -->\n")[2].partition("\n<!-- adapter:end -->")[0]
+    folder = ROOT / "results" / "addition-adapter"
+    adapted, base = (results_table(json.loads((folder / name).read_text())) for name in ("results.json", "base.json"))
+    names = ["full", "lora", "lora+encodings"]
+    rows = [
+        [row["slice"], row["count"], known["full"], *(row[name] for name in names)]
+        for row, known in zip(adapted, base, strict=True)
+    ]
+    assert shown == markdown_table(["length", "rows", "base", *names], rows)
 
 
 def test_headline_holds() -> None:

@@ -688,8 +688,15 @@ def _server(app: ASGIApp) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(folder: Path, host: str = "127.0.0.1", port: int = 8090) -> None:
+def serve(
+    folder: Path, host: str = "127.0.0.1", port: int = 8090, ready: Callable[[str], None] = lambda url: None
+) -> None:
     """Serve the Hub of a folder until Ctrl-C; see `make_token` for its users.
+
+    Args:
+        folder: of the Hub, made where it is missing.
+        host, port: where to listen.
+        ready: is told the address for clients, once it is listened to.
 
     Raises:
         UserError: where the address cannot be used.
@@ -697,8 +704,10 @@ def serve(folder: Path, host: str = "127.0.0.1", port: int = 8090) -> None:
     app = make_app(folder)
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise UserError(f"cannot serve on {host}:{port} ({error.strerror}): choose another --host or --port") from error
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot serve on {host}:{port} ({said}): choose another --host or --port") from error
+    ready(f"http://{socket.gethostname() if host in ('0.0.0.0', '::') else host}:{port}")
     with listener, suppress(KeyboardInterrupt):
         _server(app).run(sockets=[listener])
 

@@ -79,7 +79,10 @@ def make_token(folder: Path, name: str, namespaces: Iterable[str] = ()) -> str:
     token = "hf_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(34))
     path = folder / "users.json"
     with locked(folder, "users.json"):
-        users = json.loads(path.read_bytes()) if path.exists() else {}
+        try:
+            users = json.loads(path.read_bytes()) if path.exists() else {}
+        except ValueError as error:
+            raise UserError(f"{str(path)!r} is no JSON ({error}): restore it, or delete it to begin anew") from error
         users[name] = {"sha256": _token_hash(token), "namespaces": namespaces}
         _write_private(path, json.dumps(users, indent=1).encode())
     return token
