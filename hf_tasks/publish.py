@@ -207,9 +207,9 @@ def _recipe_of(folder: Path) -> Recipe | None:
 
 def _run_of(folder: Path, recipe: Recipe) -> tuple[str, int]:
     """Name and seed of a model that has no results, by the name of its folder."""
-    seed = folder.resolve().name.rpartition("-seed")[2]
+    seed = folder.name.rpartition("-seed")[2]
     for name in recipe.models:
-        if seed.isdecimal() and folder.resolve().name == run_name(name, int(seed)):
+        if seed.isdecimal() and folder.name == run_name(name, int(seed)):
             return name, int(seed)
     raise UserError(
         f"{str(folder)!r} is not named like a run of recipe {recipe.name}, such as {run_name('MODEL', 0)!r}"
@@ -355,9 +355,9 @@ def _other_configs(
             f"{repo_id!r} has a card of its own, which ours would replace, and no split that hf-tasks published: "
             "choose another name, or delete its README.md"
         )
-    names = {made_by["config"]: set[str]() for made_by in ours.values()}
+    names: dict[str, set[str]] = {}
     for made_by in ours.values():
-        names[made_by["config"]].add(made_by["name"])
+        names.setdefault(made_by["config"], set()).add(made_by["name"])
     others, replaced = [], []
     for config in head.get("configs") or []:
         name = config.get("config_name", DEFAULT_CONFIG)
@@ -382,11 +382,12 @@ def _read_card(repo_id: str, content: bytes) -> tuple[dict[str, Any], str]:
     """YAML head and text of a card on the Hub."""
     try:
         card = DatasetCard(content.decode(), ignore_metadata_errors=True)
-        head, configs = card.data.to_dict(), card.data.to_dict().get("configs") or []
+        head = card.data.to_dict()
     except (ValueError, YAMLError) as error:
         raise UserError(
             f"the card of {repo_id!r} has a YAML head that cannot be read ({' '.join(str(error).split())}): mend it"
         ) from error
+    configs = head.get("configs") or []
     if not isinstance(configs, list) or not all(isinstance(config, dict) for config in configs):
         raise UserError(f"the card of {repo_id!r} has a YAML head whose configs are no list of configs: mend it")
     return head, card.text
