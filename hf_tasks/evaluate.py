@@ -108,8 +108,7 @@ def unseen(recipe: Recipe, task: Task, length: int, prompts: list[str]) -> list[
 
     Families of a handful of problems (99...9 + 1) are not drawn from the test split, so this is theirs to need.
     """
-    key = recipe.length_key()
-    if length > np.max(recipe.get_task().parameters()[key]):
+    if length > np.max(recipe.get_task().parameters()[task.length_parameter]):
         return prompts
     return [prompt for prompt in prompts if task.split_of(prompt) == "test"]
 

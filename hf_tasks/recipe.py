@@ -118,14 +118,10 @@ class Recipe:
         """The training task."""
         return get_task(self.task, **self.parameters)
 
-    def length_key(self) -> str:
-        """The task's parameter that says how long its problems are."""
-        return "digits" if "digits" in self.get_task().parameters() else "length"
-
     def task_at(self, length: Any) -> Task:
         """The task that is evaluated: at a number for all operands, a list with one for each, or (None) as trained."""
         span = [[d, d] for d in length] if isinstance(length, list) else [length, length]
-        at = {} if length is None else {self.length_key(): span}
+        at = {} if length is None else {self.get_task().length_parameter: span}
         return get_task(self.task, **{**self.parameters, **self.evaluation.parameters, **at})
 
     def model_fields(self, name: str) -> dict[str, Any]:

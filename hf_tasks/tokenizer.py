@@ -1,11 +1,14 @@
-"""Task -> character tokenizer.
+"""Task -> tokenizer.
 
-- One token a character, so that digits are tokens of their own; the vocabulary is the task's, plus four special tokens.
+- The vocabulary is the task's, plus four special tokens: characters, so that digits are tokens of their own, and where
+  a task has longer tokens (`R1`, ` is `) the longest one that fits.
 - It is a plain `PreTrainedTokenizerFast`: `AutoTokenizer` loads it anywhere without remote code.
 - It pads on the left, as generation needs, and puts <bos> before the text; <eos>, which ends an answer, is added by
   training.
 - It carries the task's `number_format`, which `PositionalConfig.from_tokenizer` turns into digit and separator ids.
 """
+
+import re
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -16,14 +19,16 @@ PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 
 
 def build_tokenizer(task: Task) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each character of the task's vocabulary.
+    """A tokenizer with the task's vocabulary.
 
     The literal text "<eos>" inside data stays text (its characters, or <unk>): special tokens are split on purpose.
     """
     symbols = [PAD, BOS, EOS, UNKNOWN, *task.vocabulary]
     backend = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(symbols)}, unk_token=UNKNOWN))
-    # Oniguruma's dot stops at a newline; this class does not.
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")  # type: ignore[assignment]
+    # Oniguruma takes the first alternative that fits. Its dot stops at a newline; this class does not.
+    longer = sorted((symbol for symbol in task.vocabulary if len(symbol) > 1), key=lambda symbol: -len(symbol))
+    pattern = "|".join([*map(re.escape, longer), r"[\s\S]"])
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")  # type: ignore[assignment]
     backend.decoder = decoders.Fuse()  # type: ignore[assignment]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, symbols.index(BOS))]

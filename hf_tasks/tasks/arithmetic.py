@@ -52,6 +52,8 @@ class ArithmeticTask(Task):
         format: the text layout, see layouts.py.
     """
 
+    length_parameter: ClassVar[str] = "digits"
+
     reverse: str = "none"
     pad: bool | int = False
     format: str = "plain"

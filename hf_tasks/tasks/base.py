@@ -6,6 +6,8 @@
   text, not of the seed) keeps those of the wanted split. Rows may repeat inside a split, but never across splits.
 - Problems are dicts of arrays whose first axis is the row, so that this file can filter, slice and join them without
   knowing what is in them. A family supplies how to draw, hash, write and read them.
+- A task whose prompts consist of clauses may label each of them: see `classes`. Places in a text are characters, so
+  that they hold for any tokenizer.
 """
 
 import math
@@ -48,6 +50,7 @@ class Task(ABC):
     """A generator and its verifier. Fields are parameters; each has a default and survives a trip through JSON."""
 
     name: ClassVar[str]
+    length_parameter: ClassVar[str] = "length"  # the parameter that says how long problems are
 
     def parameters(self) -> dict[str, Any]:
         """Every parameter, JSON-ready; `get_task(task.name, **task.parameters()) == task`."""
@@ -58,7 +61,11 @@ class Task(ABC):
     @property
     @abstractmethod
     def vocabulary(self) -> tuple[str, ...]:
-        """Every character that prompts or answers of any split can hold, in a fixed order."""
+        """Every token that prompts or answers of any split can hold, in a fixed order.
+
+        A text is cut from the left into the longest tokens that fit, so the tokens of one text may be characters or
+        words, and several characters may be one token.
+        """
 
     @abstractmethod
     def number_format(self) -> dict[str, Any]:
@@ -81,6 +88,18 @@ class Task(ABC):
     @abstractmethod
     def columns(self) -> dict[str, str]:
         """One line about each column, in the order of the table."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The values that a clause of a prompt can have, if the task labels clauses; else ().
+
+        Such a task has columns of lists, one entry a clause in the order of the text: `labels` (index into `classes`),
+        `read_positions` (the character of the prompt at which a model is to know the value), `clause_starts` and
+        `clause_ends` (the characters of the clause, the end excluded), `depths` (from 1: how many clauses lead to the
+        value, itself counted), `parents` (the clause that the value is made from, -1 where there is none) and `asked`
+        (whether training is told the value).
+        """
+        return ()
 
     @property
     @abstractmethod
@@ -126,11 +145,11 @@ class Task(ABC):
             parts.append(self._write_table(take(self._block(split, seed, block, high), slice(low, high)), split))
         return pa.concat_tables(parts).combine_chunks()
 
-    def generate(self, split: str, size: int, seed: int = 0, start: int = 0) -> dict[str, list[str] | np.ndarray]:
-        """The same rows as `table`: text columns as lists of str, numbers as numpy arrays."""
+    def generate(self, split: str, size: int, seed: int = 0, start: int = 0) -> dict[str, list[Any] | np.ndarray]:
+        """The same rows as `table`: numbers as numpy arrays, text and lists as Python's."""
         table = self.table(split, size, seed, start)
         return {
-            name: column.to_pylist() if pa.types.is_string(column.type) else column.to_numpy()
+            name: column.to_numpy() if pa.types.is_primitive(column.type) else column.to_pylist()
             for name, column in zip(table.column_names, table.columns, strict=True)
         }
 
@@ -188,7 +207,7 @@ class Task(ABC):
     def _too_small(self, split: str) -> UserError:
         return UserError(
             f"{self.name} has only {self.problem_count} problems at these parameters, too few for a {split} split "
-            f"({SPLIT_SHARES[split]:.0%} of them); widen the digits, length, alphabet or modulus"
+            f"({SPLIT_SHARES[split]:.0%} of them); widen {self.length_parameter} or whatever else makes more of them"
         )
 
     def _block(self, split: str, seed: int, block: int, stop: int) -> Problems:

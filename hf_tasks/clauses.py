@@ -1,0 +1,112 @@
+"""Rows of a task that labels clauses -> batches that a token classifier reads, with where and what each clause is.
+
+- Places come as characters and are found again as tokens through the tokenizer's own offsets, so that any fast tokenizer
+  serves, that of a stock BERT included.
+- Clauses of a batch are padded like tokens: -1 is no place, -100 no label, as `transformers` has it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+NO_LABEL = -100  # what the losses of transformers and torch leave out
+COLUMNS = ("labels", "read_positions", "depths", "parents", "clause_starts", "clause_ends", "asked")
+
+
+@dataclass(frozen=True)
+class ClauseBatch:
+    """Sentences as a model reads them: B rows of S tokens with at most C clauses.
+
+    Attributes:
+        input_ids, attention_mask: (B, S), padded on the right.
+        clause_of_token: (B, S), the clause that a token lies in; -1 for none.
+        read_tokens: (B, C), the token at which the value of a clause is read off; -1 where there is no clause.
+        labels: (B, C), the class of the value; -100 for none.
+        depths: (B, C), how many clauses lead to the value, itself counted; -1 where there is no clause.
+        parents: (B, C), the clause that the value is made from; -1 for none.
+        asked: (B, C), whether training is told the value.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    clause_of_token: torch.Tensor
+    read_tokens: torch.Tensor
+    labels: torch.Tensor
+    depths: torch.Tensor
+    parents: torch.Tensor
+    asked: torch.Tensor
+
+    def to(self, device: Any) -> "ClauseBatch":
+        """The same on another device."""
+        return ClauseBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def read(self, values: torch.Tensor) -> torch.Tensor:
+        """What stands at the read-out token of each clause: (B, S, ...) -> (B, C, ...); any value where no clause is."""
+        rows = torch.arange(len(values), device=values.device)[:, None]
+        return values[rows, self.read_tokens.clamp(min=0)]
+
+
+def encode_clauses(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+    """Columns of a task -> `input_ids` and `read_tokens` (the places of `read_positions` as tokens)."""
+    encoded = tokenizer(rows["prompt"])
+    read = [
+        [encoding.char_to_token(place) for place in places]
+        for encoding, places in zip(encoded.encodings, rows["read_positions"], strict=True)  # type: ignore[arg-type]
+    ]
+    return {"input_ids": encoded["input_ids"], "read_tokens": read}
+
+
+def clause_batch(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> ClauseBatch:
+    """Columns of a task as one batch."""
+    encoded = tokenizer(rows["prompt"])
+    inside = [
+        _clauses_of(encoding, starts, ends)
+        for encoding, starts, ends in zip(
+            encoded.encodings,  # type: ignore[arg-type]
+            rows["clause_starts"],
+            rows["clause_ends"],
+            strict=True,
+        )
+    ]
+    found = encode_clauses(rows, tokenizer)
+    return ClauseBatch(
+        input_ids=_padded(found["input_ids"], tokenizer.pad_token_id),  # type: ignore[arg-type]
+        attention_mask=_padded([[1] * len(ids) for ids in found["input_ids"]], 0),
+        clause_of_token=_padded(inside, -1),
+        read_tokens=_padded(found["read_tokens"], -1),
+        labels=_padded(rows["labels"], NO_LABEL),
+        depths=_padded(rows["depths"], -1),
+        parents=_padded(rows["parents"], -1),
+        asked=_padded(rows["asked"], 0).bool(),
+    )
+
+
+def clause_batches(
+    table: pa.Table, tokenizer: PreTrainedTokenizerBase, batch_tokens: int = 65536
+) -> Iterator[ClauseBatch]:
+    """The rows of a task's table in order, in batches of at most about `batch_tokens` tokens."""
+    longest = max((len(ids) for ids in tokenizer(table["prompt"].to_pylist())["input_ids"]), default=1)  # type: ignore
+    step = max(1, batch_tokens // longest)
+    for start in range(0, table.num_rows, step):
+        part = table.select(["prompt", *COLUMNS]).slice(start, step)
+        yield clause_batch(part.to_pydict(), tokenizer)
+
+
+def _clauses_of(encoding: Any, starts: list[int], ends: list[int]) -> list[int]:
+    """The clause of every token of one encoded text, -1 for none."""
+    clauses, clause = [], 0
+    for begin, end in encoding.offsets:
+        while clause < len(ends) and ends[clause] <= begin:
+            clause += 1
+        inside = clause < len(ends) and starts[clause] <= begin < end
+        clauses.append(clause if inside else -1)
+    return clauses
+
+
+def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
