@@ -1,7 +1,7 @@
 """Rows of a task that labels clauses -> batches that a token classifier reads, with where and what each clause is.
 
-- Places come as characters and are found again as tokens through the tokenizer's own offsets, so that any fast tokenizer
-  serves, that of a stock BERT included.
+- Places come as characters and are found again as tokens through the tokenizer's own offsets, so that any fast
+  tokenizer serves, that of a stock BERT included.
 - Clauses of a batch are padded like tokens: -1 is no place, -100 no label, as `transformers` has it.
 """
 
@@ -46,7 +46,7 @@ class ClauseBatch:
         return ClauseBatch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
     def read(self, values: torch.Tensor) -> torch.Tensor:
-        """What stands at the read-out token of each clause: (B, S, ...) -> (B, C, ...); any value where no clause is."""
+        """What stands at each clause's read-out token: (B, S, ...) -> (B, C, ...); any value where no clause is."""
         rows = torch.arange(len(values), device=values.device)[:, None]
         return values[rows, self.read_tokens.clamp(min=0)]
 

@@ -6,10 +6,12 @@ more than the tolerance. A new encoding, new ids or a new field is tested, or fa
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
@@ -19,6 +21,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    DynamicCache,
 )
 
 from hf_tasks.models import (
@@ -52,13 +55,24 @@ COVER: dict[str, tuple[list[tuple], dict[str, Any]]] = {
     "mixed": ([("random_float", "rotary"), ("clause", "match", {"scores": "off", "heads": [3]}),
                ("abacus", "random_tag", {"tag_size": 8}), ("segment", "fire")],
               {"parallel_block": True, "norm_position": "sandwich"}),
+    "convolved": ([("sequential", "rotary"), ("significance", "t5")],
+                  {"qkv_conv_kernel": 4, "num_key_value_heads": 2, "share_layers": True}),
 }  # fmt: skip
 covered = pytest.mark.parametrize("name", COVER)
 
 
 def cover(name: str, tiny_model: Make, **fields: Any) -> Any:
     pairs, usual = COVER[name]
-    return tiny_model(*pairs, **{**usual, **fields})
+    return mixing(tiny_model(*pairs, **{**usual, **fields}))
+
+
+def mixing(model: Any) -> Any:
+    """The model with random filters, if it has any: new ones mix nothing."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("conv.filters"):
+                value.uniform_(-1.0, 1.0)
+    return model
 
 
 @pytest.fixture
@@ -301,6 +315,40 @@ def test_a_list_of_pairs_adds_up(tiny_model: Make, batch: torch.Tensor) -> None:
     close(tiny_model(*pairs, fresh=True)(batch).logits, tiny_model(*pairs[::-1], fresh=True)(batch).logits)
 
 
+def test_frozen_biases_are_the_maps_of_lego(tiny_model: Make) -> None:
+    """The local and the association map of LEGO (arXiv 2206.04301), as its published code builds them.
+
+    A head without scores is the softmax of its biases, so a weight w over a floor f is the bias log(1 + w/f).
+    Association leaves the token itself out: its match is taken away again by a match of places.
+    """
+    weights, floor = [1, 2, 4, 2, 1], 1e-3
+    band, match = [0.0, *(math.log1p(w / floor) for w in weights), 0.0], math.log1p(1 / floor)
+    fixed = {"learnable": False, "scores": "off"}
+    model = tiny_model(
+        ("sequential", "rotary"),
+        ("sequential", "clipped", {"clip": 3, "initial": band, "heads": [0], **fixed}),
+        ("token", "match", {"initial": match, "heads": [1], **fixed}),
+        ("sequential", "match", {"initial": -match, "heads": [1], **fixed}),
+        is_causal=False, kind=PositionalModel, fresh=True, num_hidden_layers=3,
+    )  # fmt: skip
+    symbols = "^abcd=+-1;_"
+    texts = ["^b=-a;d=+c;a=-1;c=+b;", "_____^c=+a;a=-1;b=-c;", "^a=+1;b=-a;__________"]
+    tokens = torch.tensor([[symbols.index(symbol) for symbol in text] for text in texts])
+    mask = (tokens != symbols.index("_")).long()
+    for layer in range(3):
+        got = attentions(model, tokens, mask, layer)
+        for row, text in enumerate(texts):
+            ids, real = np.array([*text.strip("_")]), mask[row].bool().numpy()
+            local, association = np.full((2, len(ids), len(ids)), floor)
+            for offset, weight in zip(range(-2, 3), weights, strict=True):
+                local += weight * np.eye(len(ids), k=offset)
+            association += (ids[:, None] == ids) & ~np.eye(len(ids), dtype=bool)
+            for head, wanted in enumerate((local, association)):
+                found = got[row, head].numpy()
+                np.testing.assert_allclose(found[real][:, real], wanted / wanted.sum(1, keepdims=True), rtol=1e-5)
+                assert not found[real][:, ~real].any()
+
+
 def test_ids_of_pairs_of_real_and_whole_numbers_stay_apart(tiny_model: Make, batch: torch.Tensor) -> None:
     model = tiny_model(("random_float", "rotary"), ("significance", "learned"), ("token", "clipped"))
     assert model.structural_ids(batch).is_floating_point()
@@ -336,6 +384,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any]] = {
     "num_loops": (LOOPED, 4),
     "input_injection": (LOOPED, True),
     "is_causal": ({}, False),
+    "qkv_conv_kernel": ({}, 3),
     "attention_scaling": ({}, "log_length"),
     "attention_scaling_length": (SCALED, 7),
     "dropout": ({}, 0.3),
@@ -367,7 +416,7 @@ def behaviour(config: PositionalConfig, batch: torch.Tensor) -> list[Any]:
     heads = [AutoModel, AutoModelForTokenClassification]
     for auto in [*heads, AutoModelForCausalLM] if config.is_causal else heads:
         torch.manual_seed(0)
-        model = auto.from_config(config).eval()
+        model = mixing(auto.from_config(config)).eval()
         output = model(batch)
         seen += [type(output), len(output), output[0]]
         seen.append(type(model.train()(batch)))
@@ -421,6 +470,7 @@ OPTIONS: dict[tuple[str, str], Any] = {
     ("t5", "buckets"): 8,
     ("t5", "max_distance"): 20,
     ("clipped", "clip"): 2,
+    ("clipped", "initial"): [float(distance) for distance in range(-16, 17)],
     ("match", "initial"): 2.0,
     ("fire", "width"): 8,
     ("fire", "threshold"): 3.0,
@@ -477,6 +527,8 @@ def test_every_field_of_a_pair_matters(name: str, field: str, tiny_model: Make, 
         ({"answer_width": [1]}, r"answer_width is two numbers \(times, plus\), not \[1\]"),
         ({"digit_token_ids": [3, 20]}, r"digit_token_ids \[20\] are no tokens: vocab_size is 20"),
         ({"separator_token_ids": [-1]}, r"separator_token_ids \[-1\] are no tokens"),
+        ({"qkv_conv_kernel": 1}, "qkv_conv_kernel must be at least 2, or null for none, not 1"),
+        ({"qkv_conv_kernel": 4, "is_causal": False}, "qkv_conv_kernel of an encoder .* must be odd, not 4"),
     ],
 )
 def test_bad_fields_are_refused_in_one_line(fields: dict, message: str, tiny_config: Make) -> None:
@@ -495,6 +547,12 @@ def test_bad_fields_are_refused_in_one_line(fields: dict, message: str, tiny_con
         ({"ids": "token", "encoding": "clipped", "clip": "2"}, "clip of the pair token x clipped must be int, not '2'"),
         ({"ids": "token", "encoding": "clipped", "clip": True}, "must be int, not True"),
         ({"ids": "token", "encoding": "clipped", "clip": 0}, "clip .* must be at least 1, not 0"),
+        ({"ids": "token", "encoding": "clipped", "initial": 1.0}, r"must be list\[float\] \| None, not 1.0"),
+        (
+            {"ids": "token", "encoding": "clipped", "initial": [1, "2"]},
+            r"must be list\[float\] \| None, not \[1, '2'\]",
+        ),
+        ({"ids": "token", "encoding": "clipped", "initial": [1, 2]}, "needs 33 numbers for clip 16, not 2"),
         ({"ids": "abacus", "encoding": "none", "max_offset": -1}, "max_offset .* must be at least 0, not -1"),
         ({"ids": "token", "encoding": "match", "heads": [4]}, r"rising head numbers from 0 to 3, not \[4\]"),
         ({"ids": "token", "encoding": "match", "heads": [1, 1]}, "rising head numbers"),
@@ -571,6 +629,15 @@ def test_generation_continues_from_a_cache(name: str, tiny_model: Make, padded: 
     cache = model(tokens[:, :-1], mask[:, :-1]).past_key_values
     with pytest.raises(ValueError, match=r"structural_ids of shape .* do not hold 11 tokens"):
         generate(model, tokens[:, -1:], attention_mask=mask, past_key_values=cache)
+
+
+def test_an_assistant_changes_nothing(tiny_model: Make, encode: Make) -> None:
+    """Both caches are cut back where the two disagree; for once the assistant is good at guessing, for once not."""
+    model, tokens = cover("convolved", tiny_model), encode("^12+12+12+12=")
+    options = {"max_new_tokens": 9, "do_sample": False}
+    plain = model.generate(tokens, **options)
+    for assistant in (cover("convolved", tiny_model), cover("convolved", tiny_model, qkv_conv_kernel=2)):
+        assert torch.equal(model.generate(tokens, assistant_model=assistant, **options), plain)
 
 
 def test_sampling_in_training_mode_draws_nothing(tiny_model: Make, batch: torch.Tensor) -> None:
@@ -732,6 +799,108 @@ def test_an_encoder_sees_both_sides_and_no_padding(
     for padded in (encode("___^12+34=640$"), encode("^12+34=640$___")):
         mask = (padded != 19).long()
         close(model(padded, mask).last_hidden_state[mask.bool()], plain[0])
+
+
+KERNELS = [(True, 2), (True, 3), (True, 4), (False, 3), (False, 5)]
+kernels = pytest.mark.parametrize(("causal", "kernel"), KERNELS)
+
+
+def convolved(causal: bool, kernel: int | None, tiny_model: Make, **fields: Any) -> Any:
+    fields = {"is_causal": causal, "qkv_conv_kernel": kernel, "num_key_value_heads": 2, **fields}
+    return tiny_model(("sequential", "rotary"), ("segment", "t5"), kind=PositionalModel, **fields)
+
+
+@kernels
+def test_a_convolution_is_a_weighted_sum_of_neighbours(
+    causal: bool, kernel: int, tiny_model: Make, padded: Any
+) -> None:
+    attention = mixing(convolved(causal, kernel, tiny_model)).layers[0].self_attn
+    states = [torch.randn(3, 11, size) for size in (32, 16, 16)]
+    got = torch.cat(attention.conv(states, padded[1].bool(), None, 0), dim=-1)
+    raw, filters = torch.cat(states, dim=-1) * padded[1][..., None], attention.conv.filters
+    wanted = torch.zeros_like(raw)
+    first = 1 - kernel if causal else -(kernel // 2)
+    for t, shift in itertools.product(range(11), range(kernel)):
+        if 0 <= t + first + shift < 11:
+            wanted[:, t] += filters[shift] * raw[:, t + first + shift]
+    close(got, wanted)
+
+
+@kernels
+def test_a_new_convolution_mixes_nothing(causal: bool, kernel: int, tiny_model: Make, padded: Any) -> None:
+    (tokens, mask), real = padded, padded[1].bool()
+    new, without = (convolved(causal, k, tiny_model)(tokens, mask).last_hidden_state for k in (kernel, None))
+    close(new[real], without[real])
+    mixed = mixing(convolved(causal, kernel, tiny_model))(tokens, mask).last_hidden_state
+    assert not torch.allclose(mixed[real], without[real], atol=1e-2)
+
+
+@kernels
+def test_gradients_reach_new_filters(causal: bool, kernel: int, tiny_model: Make, batch: torch.Tensor) -> None:
+    model = convolved(causal, kernel, tiny_model).train()
+    model(batch).last_hidden_state[..., 0].sum().backward()
+    for layer in model.layers:
+        assert layer.self_attn.conv.filters.grad.abs().amin() > 0
+        assert layer.self_attn.q_proj.weight.grad.any()
+
+
+@kernels
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_padding_is_nothing_to_a_convolution(
+    causal: bool, kernel: int, implementation: str, tiny_model: Make, encode: Make
+) -> None:
+    model = mixing(convolved(causal, kernel, tiny_model, attn_implementation=implementation))
+    plain = model(encode("^12+34=640$")).last_hidden_state[0]
+    for text in ("___^12+34=640$", "^12+34=640$___"):
+        tokens = encode(text)
+        mask = tokens != 19
+        square = mask[:, None, None, :].expand(1, 1, 14, 14)
+        square = square.tril() if causal else square
+        floats = torch.zeros(square.shape).masked_fill(~square, torch.finfo(torch.float32).min)
+        for each in (mask.long(), floats, *([square] if implementation == "sdpa" else [])):
+            ids = model.structural_ids(tokens, mask)
+            close(model(tokens, each, structural_ids=ids).last_hidden_state[mask], plain)
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 6])
+@pytest.mark.parametrize("steps", [[1] * 11, [4, 1, 6], [2, 9], [10, 1], [1, 2, 3, 5]])
+def test_a_convolution_keeps_what_the_next_step_needs(
+    steps: list[int], kernel: int, tiny_model: Make, padded: Any
+) -> None:
+    model, (tokens, mask) = mixing(convolved(True, kernel, tiny_model)), padded
+    wanted, ids = model(tokens, mask).last_hidden_state, model.structural_ids(tokens, mask)
+    cache, seen = None, 0
+    for step in steps:
+        new, whole = slice(seen, seen + step), slice(seen + step)
+        output = model(
+            tokens[:, new], mask[:, whole], past_key_values=cache, structural_ids=ids[:, whole], use_cache=True
+        )
+        cache, seen = output.past_key_values, seen + step
+        real = mask[:, new].bool()
+        close(output.last_hidden_state[real], wanted[:, new][real])
+
+
+@kernels
+def test_a_convolution_survives_saving_and_half_precision(
+    causal: bool, kernel: int, tiny_model: Make, batch: torch.Tensor, tmp_path: Path
+) -> None:
+    model = mixing(convolved(causal, kernel, tiny_model))
+    wanted = model(batch).last_hidden_state
+    model.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path).eval()
+    assert again.config.qkv_conv_kernel == kernel and torch.equal(again(batch).last_hidden_state, wanted)
+    for got in (model.bfloat16()(batch), PositionalModel.from_pretrained(tmp_path, dtype="bfloat16").eval()(batch)):
+        assert got.last_hidden_state.dtype == torch.bfloat16
+        assert (got.last_hidden_state.float() - wanted).abs().mean() < 0.05 * wanted.abs().mean()
+
+
+def test_a_cache_without_a_place_for_the_convolution_is_refused(tiny_model: Make, batch: torch.Tensor) -> None:
+    model = cover("convolved", tiny_model)
+    with pytest.raises(ValueError, match="qkv_conv_kernel needs a cache with a state that this DynamicCache does not"):
+        model(batch, past_key_values=DynamicCache())
+    cache = model(batch, past_key_values=DynamicCache(config=model.config)).past_key_values
+    with pytest.raises(ValueError, match="a cached step does not show the tokens before it"):
+        model(batch[:, :1], past_key_values=cache)
 
 
 def test_an_encoder_is_no_language_model(tiny_model: Make) -> None:

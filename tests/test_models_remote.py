@@ -30,7 +30,9 @@ PAIRS: dict[str, list[tuple]] = {
     "turned": [("abacus", "rotary", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}), ("operand", "fire")],
     "content": [("sequential", "cope"), ("token", "match", {"heads": [1], "per_layer": True})],
     "frozen": [("random_float", "t5", {"learnable": False}), ("clause", "alibi"), ("segment", "random_tag")],
+    "convolved": [("sequential", "rotary")],
 }
+FIELDS: dict[str, dict[str, Any]] = {"convolved": {"qkv_conv_kernel": 3}}
 HEADS = {
     "AutoModel": PositionalModel,
     "AutoModelForCausalLM": PositionalForCausalLM,
@@ -98,10 +100,13 @@ def stranger(
     expected: dict[str, Any] = {}
     with torch.no_grad():
         for name, pairs in PAIRS.items():
-            model = tiny_model(*pairs)
+            model = tiny_model(*pairs, **FIELDS.get(name, {}))
+            for layer in model.model.layers if name == "convolved" else []:
+                layer.self_attn.conv.filters.uniform_(-1.0, 1.0)  # new ones mix nothing
             model.save_pretrained(root / name)
             expected[name] = model(tokens, given["mask"]).logits
-            expected[name + ".fresh"] = tiny_model(*pairs, fresh=True)(tokens, given["mask"]).logits
+            fresh = tiny_model(*pairs, **FIELDS.get(name, {}), fresh=True)
+            expected[name + ".fresh"] = fresh(tokens, given["mask"]).logits
             settings = {"attention_mask": given["mask"], "max_new_tokens": 5, "do_sample": False}
             expected[name + ".text"] = PositionalForCausalLM.from_pretrained(root / name).generate(tokens, **settings)
         for auto, kind in HEADS.items():

@@ -101,6 +101,11 @@ class PositionalConfig(PreTrainedConfig):
         share_layers: one set of layers applied again. num_loops: how many times; `num_hidden_layers` unless given, so
             that one layer serves all depths (ALBERT). input_injection: the embeddings are added again before each loop.
         is_causal: False makes an encoder.
+        qkv_conv_kernel: width of a depthwise convolution along the sequence over queries, keys and values, one filter
+            a channel and no bias, before they are turned (Primer's MDHA, So et al. 2021, arXiv 2109.08668; the first
+            abstract of LEGO, arXiv 2206.04301v1, reports an edge of such maps on programs). A decoder's ends at the
+            token itself, an encoder's is centred on it and has odd width. A new filter is 1 at the token itself and 0
+            elsewhere, so that a new model is one without it. None: no convolution.
         attention_scaling: "none", or "log_length": all logits (scores and biases) are multiplied by
             log(1 + visible keys) / log(1 + attention_scaling_length), so that attention does not dilute as sequences
             grow. (The 1 keeps the logits of a first token from vanishing.)
@@ -134,6 +139,7 @@ class PositionalConfig(PreTrainedConfig):
     num_loops: int | None = None
     input_injection: bool = False
     is_causal: bool = True
+    qkv_conv_kernel: int | None = None
     attention_scaling: Literal["none", "log_length"] = "none"
     attention_scaling_length: int = 20
     dropout: float = 0.0
@@ -192,6 +198,10 @@ class PositionalConfig(PreTrainedConfig):
                                                "share_layers: true")  # fmt: skip
         fits = not (self.parallel_block and self.norm_position == "post")
         _require(fits, "parallel_block reads one normalised input: norm_position must be pre or sandwich, not post")
+        kernel = self.qkv_conv_kernel
+        _require(kernel is None or kernel >= 2, f"qkv_conv_kernel must be at least 2, or null for none, not {kernel}")
+        fits = kernel is None or self.is_causal or kernel % 2 == 1
+        _require(fits, f"qkv_conv_kernel of an encoder is centred on a token, so it must be odd, not {kernel}")
         for name in ("digit", "separator", "filler", "answer"):
             beyond = [i for i in getattr(self, f"{name}_token_ids") or [] if not 0 <= i < self.vocab_size]
             _require(not beyond, f"{name}_token_ids {beyond} are no tokens: vocab_size is {self.vocab_size}")
@@ -203,6 +213,11 @@ class PositionalConfig(PreTrainedConfig):
         _require(width is None or len(width) == 2, f"answer_width is two numbers (times, plus), not {width}")
         _require(bool(self.positions), "positions names no pair; for none at all: {ids: sequential, encoding: none}")
         self.pairs()
+
+    @property
+    def layer_types(self) -> list[str]:
+        """What transformers' caches read: a "hybrid" slot holds the state of a convolution beside keys and values."""
+        return ["full_attention" if self.qkv_conv_kernel is None else "hybrid"] * self.num_hidden_layers
 
     def pairs(self) -> list[Pair]:
         """The pairs of `positions`, checked against the registries and against this config."""
@@ -291,11 +306,17 @@ def _pair(spec: dict[str, Any], config: PositionalConfig) -> Pair:
 
 def _check_type(what: str, value: Any, wanted: Any, default: Any) -> None:
     options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
-    numeric = (int, float) if float in options else options
-    right = isinstance(value, numeric) and not (isinstance(value, bool) and bool not in options)
+    right = any(_is_a(value, option) for option in options)
     _require(right, f"{what} must be {getattr(wanted, '__name__', wanted)}, not {value!r}")
     if wanted is int:
         _require(value >= min(default, 1), f"{what} must be at least {min(default, 1)}, not {value}")
+
+
+def _is_a(value: Any, wanted: Any) -> bool:
+    if typing.get_origin(wanted) is list:
+        return isinstance(value, list) and all(_is_a(item, *typing.get_args(wanted)) for item in value)
+    kinds = (int, float) if wanted is float else wanted
+    return isinstance(value, kinds) and (wanted is bool or not isinstance(value, bool))
 
 
 def _check_fit(name: str, ids: type[PositionIds], encoding: type[PositionEncoding], config: PositionalConfig) -> None:

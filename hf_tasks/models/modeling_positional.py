@@ -8,6 +8,8 @@ What is unusual here:
 - `position_ids` are refused: transformers reads numbers that fall as packed sequences and would cut the attention.
 - Biases that do not depend on content are computed once and shared by all layers, unless a pair says `per_layer`.
 - Layers can be shared and applied again; a cache has a slot for every application.
+- With `qkv_conv_kernel` a slot also holds the last raw queries, keys and values: transformers' "hybrid" slots, which a
+  cache has if it is made for the config, as `generate` and `DynamicCache(config=model.config)` make it.
 
 This file is uploaded beside every checkpoint: it imports nothing but torch, transformers and its sibling files.
 """
@@ -87,6 +89,7 @@ class PositionState:
         bias: (B or 1, H, Q, K) of the pairs whose biases all layers share, or None.
         visible: (B or 1, 1, Q, K) bool, or None where no pair reads content.
         scale: (B or 1, 1, Q, 1) factor of all logits, or None.
+        real: (B or 1, Q) bool, False at new tokens that are padding; None where nothing reads it or all are real.
     """
 
     query_ids: list[torch.Tensor]
@@ -95,6 +98,7 @@ class PositionState:
     bias: torch.Tensor | None = None
     visible: torch.Tensor | None = None
     scale: torch.Tensor | None = None
+    real: torch.Tensor | None = None
 
 
 def add_to_heads(total: torch.Tensor | None, bias: torch.Tensor, heads: list[int] | None, count: int) -> torch.Tensor:
@@ -120,6 +124,40 @@ def build_norm(config: PositionalConfig) -> nn.Module:
     return kind(config.hidden_size, eps=config.norm_eps)
 
 
+class ShortConvolution(nn.Module):
+    """Queries, keys and values mixed with those of the tokens beside them, every channel by a filter of its own."""
+
+    def __init__(self, config: PositionalConfig, sizes: list[int]) -> None:
+        super().__init__()
+        assert config.qkv_conv_kernel is not None
+        self.sizes, self.kernel = sizes, config.qkv_conv_kernel
+        self.behind = 0 if config.is_causal else self.kernel // 2  # how many tokens behind it a token sees
+        self.filters = nn.Parameter(torch.empty(self.kernel, sum(sizes)))
+
+    def reset_parameters(self) -> None:
+        """1 at the token itself, 0 elsewhere: at first nothing is mixed."""
+        fresh = torch.zeros_like(self.filters)
+        fresh[-1 - self.behind] = 1.0
+        init.copy_(self.filters, fresh)
+
+    def forward(
+        self, states: list[torch.Tensor], real: torch.Tensor | None, past_key_values: Cache | None, depth: int
+    ) -> tuple[torch.Tensor, ...]:
+        """(B, Q, size) of new tokens, raw -> the same, convolved; padding and what is before it counts as zero."""
+        raw, length = torch.cat(states, dim=-1), states[0].shape[1]
+        if real is not None:
+            raw = torch.where(real[..., None], raw, 0.0)
+        if past_key_values is not None:  # it gives what it kept of the past, more or less than is needed, and the new
+            new = raw.transpose(1, 2)
+            raw = past_key_values.update_conv_state(new, depth, conv_kernel_size=self.kernel - 1).transpose(1, 2)
+        window = length + self.kernel - 1
+        raw = nn.functional.pad(raw, (0, 0, self.kernel - 1 - self.behind, self.behind))[:, -window:]
+        # Written out, it is no slower than conv1d and leaves every head's coordinates side by side.
+        filters = self.filters.to(raw.dtype)
+        mixed = sum(filters[shift] * raw[:, shift : shift + length] for shift in range(self.kernel))
+        return mixed.split(self.sizes, dim=-1)  # type: ignore[union-attr]
+
+
 class PositionalAttention(nn.Module):
     """Multi-head attention with the biases of `per_layer` pairs."""
 
@@ -136,6 +174,7 @@ class PositionalAttention(nn.Module):
         self.k_proj = nn.Linear(width, keys, bias=False)
         self.v_proj = nn.Linear(width, keys, bias=False)
         self.o_proj = nn.Linear(queries, width, bias=False)
+        self.conv = ShortConvolution(config, [queries, keys, keys]) if config.qkv_conv_kernel else None
         self.pairs = config.pairs()
         self.own = [i for i, pair in enumerate(self.pairs) if pair.per_layer]
         self.encodings: Any = nn.ModuleList(self.pairs[i].build(config) for i in self.own)
@@ -169,10 +208,10 @@ class PositionalAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, Q, hidden_size) -> the same, and the weights where the implementation gives them."""
         shape = hidden_states.shape[:-1]
-        query, key, value = (
-            projection(hidden_states).view(*shape, -1, self.head_dim).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        states: Any = [projection(hidden_states) for projection in (self.q_proj, self.k_proj, self.v_proj)]
+        if self.conv is not None:
+            states = self.conv(states, state.real, past_key_values, depth)
+        query, key, value = (x.view(*shape, -1, self.head_dim).transpose(1, 2) for x in states)
         for (cos, sin), heads in state.turns:
             query = turn_heads(query, cos, sin, heads)
             shared = None if heads is None else sorted({h // self.num_key_value_groups for h in heads})
@@ -332,11 +371,20 @@ class PositionalPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: Any) -> None:
         super()._init_weights(module)
-        # No isinstance: a config loaded from the Hub has its own copy of the sibling files, so other classes.
-        if hasattr(module, "bias_of_content"):  # a position encoding
+        # No isinstance for encodings: a config loaded from the Hub has its own copy of their file, so other classes.
+        if hasattr(module, "bias_of_content") or isinstance(module, ShortConvolution):
             module.reset_parameters()
         elif isinstance(module, TokenTable):
             init.copy_(module.kinds, module.compute())
+
+
+def _check_cache(cache: Cache) -> None:
+    kept = bool(cache.layers) and all(hasattr(layer, "update_conv_state") for layer in cache.layers)
+    if not kept or cache.offloading:  # offloading moves the state and does not wait for it
+        raise ValueError(
+            f"qkv_conv_kernel needs a cache with a state that this {type(cache).__name__} does not keep: make it with "
+            "DynamicCache(config=model.config) or StaticCache(config=model.config, ...), not offloaded, not quantized"
+        )
 
 
 @auto_docstring
@@ -425,6 +473,16 @@ class PositionalModel(PositionalPreTrainedModel):
             seen = seen & (torch.arange(keys, device=device) <= slots[:, None])
         return seen
 
+    def _real(self, mask: torch.Tensor | None, past: Any, queries: int, keys: int) -> torch.Tensor | None:
+        """(B or 1, Q) bool from a mask of two or four dimensions: which new tokens are no padding; None: all."""
+        if mask is None:
+            return None
+        slots = torch.arange(queries, device=mask.device) + past
+        if mask.ndim == 2:
+            return mask.bool().index_select(1, slots)
+        seen = self._visible(mask, past, queries, keys)[:, 0].expand(-1, queries, -1)  # padding does not see itself
+        return seen.gather(-1, slots[:, None].expand(len(seen), -1, -1))[..., 0]
+
     def _prepare(
         self, ids: torch.Tensor, mask: torch.Tensor | None, past: Any, queries: int, keys: int
     ) -> PositionState:
@@ -443,6 +501,8 @@ class PositionalModel(PositionalPreTrainedModel):
         if self.config.attention_scaling == "log_length":
             count = self._visible(mask, past, queries, keys).sum(-1, keepdim=True)
             state.scale = torch.log1p(count.float()) / math.log1p(self.config.attention_scaling_length)
+        if self.config.qkv_conv_kernel is not None:
+            state.real = self._real(mask, past, queries, keys)
         return state
 
     @merge_with_config_defaults
@@ -470,6 +530,8 @@ class PositionalModel(PositionalPreTrainedModel):
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache and past_key_values is None and self.config.is_causal:
             past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None and self.config.qkv_conv_kernel is not None:
+            _check_cache(past_key_values)
         queries = embeds.shape[1]
         past: Any = 0 if past_key_values is None else past_key_values.get_seq_length()
         keys = queries if past_key_values is None else past_key_values.get_mask_sizes(queries, 0)[0]
@@ -505,12 +567,7 @@ class PositionalModel(PositionalPreTrainedModel):
         past: Any,
     ) -> torch.Tensor:
         """The ids when the caller gave none: only a call without a past can tell them."""
-        if (
-            past_key_values is not None
-            and past_key_values.is_initialized
-            and not torch.compiler.is_compiling()
-            and past
-        ):
+        if past_key_values is not None and not torch.compiler.is_compiling() and past:
             raise ValueError(
                 "a cached step does not show the tokens before it: pass structural_ids="
                 "model.structural_ids(all_tokens, attention_mask), or use generate, which does"
@@ -585,6 +642,17 @@ class PositionalForCausalLM(PositionalPreTrainedModel, GenerationMixin):
         if inputs.get("structural_ids") is None and inputs.get("input_ids") is not None:
             inputs["structural_ids"] = self._ids_of_prompt(input_ids, attention_mask)
         return inputs
+
+    @staticmethod
+    def create_masks_for_generate(
+        config: PositionalConfig,
+        inputs_embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None,
+        **kwargs: Any,
+    ) -> Any:
+        """One mask for all layers, where transformers would make one for every type of layer."""
+        return create_causal_mask(config, inputs_embeds, attention_mask, past_key_values)
 
     def _ids_of_prompt(self, input_ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         # A mask of another length means that tokens are missing, which the model refuses.

@@ -401,20 +401,26 @@ class Clipped(ScoreBias):
 
     Args:
         clip: distances beyond it, on either side, share the scalar at `clip`.
+        initial: the scalars before training, for the distances query - key from -clip to clip; zeros unless given.
     """
 
     whole_only = True
 
-    def __init__(self, shape: Shape, *, clip: int = 16) -> None:
+    def __init__(self, shape: Shape, *, clip: int = 16, initial: list[float] | None = None) -> None:
         super().__init__(shape)
         if clip < 1:
             raise ValueError(f"'clipped' needs a clip of at least 1, not {clip}")
-        self.clip = clip
+        if initial is not None and len(initial) != 2 * clip + 1:
+            raise ValueError(f"initial of 'clipped' needs {2 * clip + 1} numbers for clip {clip}, not {len(initial)}")
+        self.clip, self.initial = clip, initial
         self.table = nn.Parameter(torch.empty(shape.heads, 2 * clip + 1))
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        init.zeros_(self.table)
+        if self.initial is None:
+            init.zeros_(self.table)
+        else:
+            init.copy_(self.table, torch.tensor(self.initial, dtype=torch.float32).expand_as(self.table))
 
     def between(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
         return _look_up(self.table, (query_ids - key_ids).clamp(-self.clip, self.clip) + self.clip)
