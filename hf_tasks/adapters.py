@@ -8,6 +8,7 @@
 - A section is checked by itself when a recipe is loaded, and its names against the base before anything is trained.
 """
 
+import json
 import typing
 import warnings
 from collections.abc import Iterator
@@ -23,7 +24,13 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 
 import hf_tasks.models  # noqa: F401  (enters our models into the Auto classes)
@@ -233,10 +240,18 @@ def load_model(folder: Path) -> PreTrainedModel | PeftModel:
         UserError: the base cannot be loaded.
     """
     if not (folder / "adapter_config.json").is_file():
-        return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        classifies = _architecture(folder).endswith("ForTokenClassification")
+        auto = AutoModelForTokenClassification if classifies else AutoModelForCausalLM
+        return auto.from_pretrained(folder, trust_remote_code=False)
     base = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
     with _loading(base), _quiet():
         return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+
+
+def _architecture(folder: Path) -> str:
+    """The class that a checkpoint was saved from; "" if its config does not say."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return str((config.get("architectures") or [""])[0])
 
 
 @contextmanager

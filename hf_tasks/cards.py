@@ -30,7 +30,7 @@ from huggingface_hub import (
 
 from hf_tasks import __version__
 from hf_tasks.files import write_bytes, write_text
-from hf_tasks.recipe import Recipe, run_name
+from hf_tasks.recipe import TOKEN_CLASSIFICATION, Recipe, run_name
 from hf_tasks.tasks.hashing import SPLIT_SHARES
 
 LICENSE = "apache-2.0"
@@ -90,13 +90,17 @@ def hard_markdown(results: Results) -> str:
 
 
 def length_of(place: dict[str, Any]) -> float:
-    """The length of a slice: its longest operand, or its `length`; 0 where it names none."""
-    return max((value for key, value in place.items() if key.startswith("digits_") or key == "length"), default=0)
+    """The length of a slice: its longest operand, or its `length`, `clauses` or `lines`; 0 where it names none."""
+    lengths = ("length", "clauses", "lines")
+    return max((value for key, value in place.items() if key.startswith("digits_") or key in lengths), default=0)
 
 
 def place_of(place: Mapping[str, Any]) -> str:
-    """A slice in words: "10 x 10"; "all" where it names no length."""
-    return " x ".join(str(value) for key, value in place.items() if key != "case") or "all"
+    """A slice in words: "10 x 10", "12 clauses, depth 3"; "all" where it names no length."""
+    lengths = " x ".join(str(value) for key, value in place.items() if key.startswith("digits_") or key == "length")
+    counts = [f"{place[key]} {key}" for key in ("clauses", "lines") if key in place]
+    depths = [f"depth {place['depth']}"] if "depth" in place else []
+    return ", ".join([*([lengths] if lengths else []), *counts, *depths]) or "all"
 
 
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -143,7 +147,8 @@ def render_model_card(
         model_name=f"{recipe.name} {name}",
         eval_results=None if run is None else [_eval_result(recipe, one) for one in run["cells"]],
     )
-    row = recipe.get_task().generate("test", size=1)
+    task = recipe.get_task(name)
+    row = task.generate("test", size=1)
     return _fill(
         data,
         recipe,
@@ -158,9 +163,14 @@ def render_model_card(
         own="" if run is None else _own_table(recipe, run["cells"]),
         limits=[] if results is None or run is None else _limits(results, run),
         longest=0 if run is None else max(length_of(one["slice"]) for one in run["cells"]),
-        example={"prompt": str(row["prompt"][0]), "answer": str(row["answer"][0])},
-        vocabulary="".join(recipe.get_task().vocabulary),
-        generate=generate_command(recipe, seed),
+        example={
+            "prompt": str(row["prompt"][0]),
+            "answer": str(row["answer"][0]),
+            "places": row["read_positions"][0] if task.classes else None,
+        },
+        classes=list(task.classes),
+        vocabulary="".join(task.vocabulary),
+        generate=generate_command(recipe, name, seed),
     )
 
 
@@ -209,17 +219,22 @@ def license_of(recipe: Recipe) -> str:
     return str(head.get("license") or "")
 
 
-def generate_command(recipe: Recipe, seed: int) -> str:
+def generate_command(recipe: Recipe, name: str, seed: int) -> str:
     """The command that writes the training rows of a run; a stream has no end, so it shows the first 100,000."""
     size = recipe.data.size or 100_000
-    settings = [f"{key}={json.dumps(value)}" for key, value in recipe.get_task().parameters().items()]
+    settings = [f"{key}={json.dumps(value)}" for key, value in recipe.get_task(name).parameters().items()]
     command = ["hf-tasks", "generate", recipe.task, "--split", "train", "--size", str(size), "--seed", str(seed)]
     return shlex.join([*command, "--output", recipe.task, "--set", *settings])
 
 
 def _model_card_data(recipe: Recipe, **fields: Any) -> ModelCardData:
     tags = ["synthetic", "reasoning", "length-generalization", "hf-tasks", recipe.task]
-    return ModelCardData(tags=tags, pipeline_tag="text-generation", **{"license": LICENSE, **fields})
+    return ModelCardData(tags=tags, pipeline_tag=_pipeline(recipe), **{"license": LICENSE, **fields})
+
+
+def _pipeline(recipe: Recipe) -> str:
+    """What the Hub calls the head of a recipe's models."""
+    return "token-classification" if recipe.head == TOKEN_CLASSIFICATION else "text-generation"
 
 
 def _fill(data: ModelCardData, recipe: Recipe, results: Results | None, **fields: Any) -> str:
@@ -233,6 +248,8 @@ def _fill(data: ModelCardData, recipe: Recipe, results: Results | None, **fields
         hard="" if results is None else hard_markdown(results),
         shares=SPLIT_SHARES,
         version=__version__,
+        classifier=recipe.head == TOKEN_CLASSIFICATION,
+        metric="accuracy" if recipe.head == TOKEN_CLASSIFICATION else "exact match",
         **fields,
     )
     return _tidy(card)
@@ -246,7 +263,8 @@ def _own_table(recipe: Recipe, cells: list[dict[str, Any]]) -> str:
         said = "; ".join(f"{f.value} ({f.source})" for f in recipe.paper if f.value and f.slice == one["slice"])
         rows.append([_case(one), place_of(one["slice"]), one["count"], f"{one['value']:.3f}", _interval(one), said])
     width = 6 if any(row[-1] for row in rows) else 5
-    head = ["problems", "length", "rows", "exact match", "95 % interval", "published"]
+    metric = "accuracy" if recipe.head == TOKEN_CLASSIFICATION else "exact match"
+    head = ["problems", "length", "rows", metric, "95 % interval", "published"]
     return markdown_table(head[:width], [row[:width] for row in rows])
 
 
@@ -278,7 +296,7 @@ def _eval_result(recipe: Recipe, one: dict[str, Any]) -> EvalResult:
     """One slice in `model-index`, which keeps apart only what differs in dataset or config."""
     place = ", ".join(f"{key} {value}" for key, value in one["slice"].items())
     return EvalResult(
-        task_type="text-generation",
+        task_type=_pipeline(recipe),
         dataset_type=f"hf_tasks-{recipe.task}",
         dataset_name=recipe.task,
         dataset_config=place or "all",

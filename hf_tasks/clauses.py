@@ -110,3 +110,77 @@ def _clauses_of(encoding: Any, starts: list[int], ends: list[int]) -> list[int]:
 
 def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+class ClauseCollator:
+    """Pads on the right and puts the asked labels at their read-out tokens.
+
+    Args:
+        pad_token_id: of the tokenizer.
+        with_depths: `labels` get a second channel, the depth of the value, and the model returns its hidden states; for
+            `loss_by_depth`.
+    """
+
+    def __init__(self, pad_token_id: int, with_depths: bool = False) -> None:
+        self.pad_token_id, self.with_depths = pad_token_id, with_depths
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows of `encode_clauses` with `labels`, `depths` and `asked` -> `input_ids`, `attention_mask`, `labels`."""
+        input_ids = _padded([row["input_ids"] for row in rows], self.pad_token_id)
+        real = _padded([[1] * len(row["input_ids"]) for row in rows], 0)
+        read = _padded([row["read_tokens"] for row in rows], -1)
+        asked = _padded([row["asked"] for row in rows], 0).bool() & (read >= 0)
+        row_of = torch.arange(len(rows))[:, None].expand_as(read)[asked]
+        labels = torch.full_like(input_ids, NO_LABEL)
+        labels[row_of, read[asked]] = _padded([row["labels"] for row in rows], NO_LABEL)[asked]
+        batch: dict[str, Any] = {"input_ids": input_ids, "attention_mask": real, "labels": labels}
+        if self.with_depths:
+            depths = torch.full_like(input_ids, NO_LABEL)
+            depths[row_of, read[asked]] = _padded([row["depths"] for row in rows], NO_LABEL)[asked]
+            batch |= {"labels": torch.stack([labels, depths], dim=-1), "output_hidden_states": True}
+        return batch
+
+
+def loss_by_depth(model: Any, layers_per_clause: int) -> Any:
+    """A loss for `Trainer(compute_loss_func=...)`: a value at depth d is due after `layers_per_clause` x d layers.
+
+    It is read off there and after every `layers_per_clause` further layers, as if these were the last; the loss is the
+    mean over all readings. A model that applies one layer again and again so learns to take one step each time, and to
+    leave alone what is already known.
+    """
+    norm, head = getattr(model.base_model, "norm", None), getattr(model, "score", None) or model.classifier
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        del num_items_in_batch  # counts labels, not readings
+        classes, depths = labels.unbind(-1)
+        total, count = 0.0, 0
+        states = outputs.hidden_states
+        for layer in range(layers_per_clause, len(states), layers_per_clause):
+            due = (classes != NO_LABEL) & (depths * layers_per_clause <= layer)
+            hidden = states[layer][due]
+            # The last of the recorded states has been through the norm already.
+            logits = head(hidden if norm is None or layer == len(states) - 1 else norm(hidden))
+            total = total + torch.nn.functional.cross_entropy(logits, classes[due], reduction="sum")
+            count += len(hidden)
+        return total / max(count, 1)  # type: ignore[return-value]
+
+    return loss
+
+
+@torch.no_grad()
+def right_by_depth(
+    model: Any, tokenizer: PreTrainedTokenizerBase, table: pa.Table, batch_tokens: int = 65536
+) -> dict[int, tuple[int, int]]:
+    """Depth -> (values read off rightly, values) over the rows of a task's table; the model is put into `eval`."""
+    model.eval()
+    counts: dict[int, tuple[int, int]] = {}
+    for batch in clause_batches(table, tokenizer, batch_tokens):
+        batch = batch.to(model.device)
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        right = batch.read(logits.argmax(-1)) == batch.labels
+        labelled = batch.labels != NO_LABEL
+        for depth in batch.depths[labelled].unique().tolist():
+            here = labelled & (batch.depths == depth)
+            known, of = counts.get(depth, (0, 0))
+            counts[depth] = known + int(right[here].sum()), of + int(here.sum())
+    return dict(sorted(counts.items()))

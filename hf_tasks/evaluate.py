@@ -24,9 +24,10 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from hf_tasks import __version__
 from hf_tasks.adapters import load_model
 from hf_tasks.analysis.plots import draw_results
+from hf_tasks.clauses import right_by_depth
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
-from hf_tasks.recipe import Recipe
+from hf_tasks.recipe import TOKEN_CLASSIFICATION, Recipe
 from hf_tasks.tasks import Task
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
@@ -84,11 +85,11 @@ def exact_matches(
     return [a is not None and task.check(p, a) for p, a in zip(prompts, answers, strict=True)]
 
 
-def _questions(recipe: Recipe) -> Iterator[tuple[dict[str, Any], Task, list[str]]]:
+def _questions(recipe: Recipe, name: str) -> Iterator[tuple[dict[str, Any], Task, list[str]]]:
     """Every cell of the evaluation: its slice, its task and its prompts."""
     wanted = recipe.evaluation
     for length in wanted.lengths or [None]:
-        task = recipe.task_at(length)
+        task = recipe.task_at(length, name)
         size = wanted.size if isinstance(length, list) else wanted.sizes.get(length, wanted.size)
         yield slice_of(task, length), task, task.generate("test", size=size)["prompt"]  # type: ignore[misc]
     for a in wanted.grid:
@@ -117,19 +118,39 @@ def slice_of(task: Task, length: Any) -> dict[str, Any]:
     """The slice of one length: digits_a, digits_b, ... of every operand, or `length`; {} for None."""
     if length is None:
         return {}
-    if "digits" not in task.parameters():
-        return {"length": length}
+    if task.length_parameter != "digits":
+        return {task.length_parameter: length}
     operands = sum(name.startswith("digits_") for name in task.columns)
     lengths = length if isinstance(length, list) else [length] * operands
     names = [name for name in task.columns if name.startswith("digits_")]
     return dict(zip(names, lengths, strict=True))
 
 
-def evaluate_model(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
+def _clause_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Accuracy by depth at every length of the evaluation, of a token classifier."""
+    wanted, cells, trained = recipe.evaluation, [], model.config.num_hidden_layers
+    lengths = wanted.lengths or [None]
+    with Progress(transient=True) as progress:
+        bar = progress.add_task(f"evaluating {name}", total=len(lengths))
+        for length in lengths:
+            task = recipe.task_at(length, name)
+            table = task.table("test", size=wanted.sizes.get(length, wanted.size))
+            # Shared layers can be applied as often as one likes; a config counts applications.
+            if length in wanted.layers and getattr(model.config, "share_layers", model.config.model_type == "albert"):
+                model.config.num_hidden_layers = wanted.layers[length]
+            for depth, (right, count) in right_by_depth(model, tokenizer, table, wanted.batch_tokens).items():
+                cells.append(cell(right, count, {**slice_of(task, length), "depth": depth}, "accuracy"))
+            model.config.num_hidden_layers = trained
+            progress.advance(bar)
+    return cells
+
+
+def evaluate_model(recipe: Recipe, name: str, folder: Path) -> list[dict[str, Any]]:
     """The cells of one trained model, measured, or read if they stand in its folder.
 
     Args:
         recipe: what was trained, from `load_recipe`.
+        name: which of its models.
         folder: the finished model.
 
     Returns:
@@ -142,8 +163,12 @@ def evaluate_model(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     model: Any = load_model(folder)
     model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if recipe.head == TOKEN_CLASSIFICATION:
+        cells = _clause_cells(recipe, name, model, tokenizer)
+        write_text(kept, json.dumps(cells, indent=1) + "\n")
+        return cells
     wanted, cells = recipe.evaluation, []
-    questions = list(_questions(recipe))
+    questions = list(_questions(recipe, name))
     with Progress(transient=True) as progress:
         bar = progress.add_task(f"evaluating {folder.name}", total=len(questions))
         for place, task, prompts in questions:
@@ -169,7 +194,7 @@ def evaluate(recipe: Recipe, runs: list[tuple[str, int, Path]], output: Path) ->
     for name, seed, folder in runs:
         facts = json.loads((folder / "training.json").read_text())
         del facts["log_history"]
-        entries.append({"name": name, "seed": seed, **facts, "cells": evaluate_model(recipe, folder)})
+        entries.append({"name": name, "seed": seed, **facts, "cells": evaluate_model(recipe, name, folder)})
     results = {
         "recipe": recipe.name,
         "preset": recipe.preset,

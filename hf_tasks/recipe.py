@@ -5,7 +5,8 @@
   scale.
 - `trainer` holds transformers' `TrainingArguments`, `model` the fields of a `PositionalConfig` and `adapter` those of a
   PEFT configuration, each by their own names, so nothing is renamed and every option of theirs is an option of ours.
-- A recipe trains new models (`model`), or starts all of them from one checkpoint (`base`, `adapter`).
+- A recipe trains new models (`model`), or starts all of them from one checkpoint (`base`, `adapter`). A model's section
+  may also name an architecture of transformers (`stock`), parameters of the task and ways of training: see `Section`.
 - Everything a mistake can be found in is built once on loading (tasks, configs, arguments): a run fails at the door. A
   base may not be there yet, so it is looked at when training begins.
 """
@@ -21,12 +22,14 @@ from typing import Any
 import yaml
 
 from hf_tasks.errors import UserError, unknown_name
-from hf_tasks.tasks import Task, get_task
+from hf_tasks.tasks import TASKS, Task, get_task
 
 RECIPES = Path(__file__).parent / "recipes"
 
 # Decided by the road itself, or by the command line.
 _RESERVED_ARGUMENTS = ("output_dir", "seed", "data_seed", "remove_unused_columns", "push_to_hub", "hub_model_id")
+
+CAUSAL_LM, TOKEN_CLASSIFICATION = "causal_lm", "token_classification"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class Evaluation:
         batch_tokens: upper bound of tokens (rows x length) in one batch of generation.
         every: training steps between exact-match checks on the validation split; None: never. every_size: rows for it.
         max_new_tokens: limit of generation; None: as long as the longest right answer needs.
+        layers: length -> how often the layers of a model that shares them are applied there; not named: as in training.
     """
 
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -68,6 +72,40 @@ class Evaluation:
     every: int | None = None
     every_size: int = 64
     max_new_tokens: int | None = None
+    layers: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mimic:
+    """Training of attention maps before anything else, see mimic.py. Defaults: as published, for BERT."""
+
+    steps: int = 1000
+    batch_size: int = 200
+    learning_rate: float = 5.0e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What the section of one model may say beside the fields of its configuration.
+
+    Attributes:
+        parameters: of the task, laid over the recipe's, in training and evaluation.
+        stock: an architecture of transformers ("bert", "albert"; the other keys are fields of its config), or a
+            checkpoint of one, a folder or a name on the Hub.
+        pretrained: begin from the weights of that checkpoint, and not from its config alone.
+        mimic: train heads to the maps of LEGO before the task.
+        layers_per_clause: of a token classifier: a value at depth d is read off after layers_per_clause x d layers and
+            after every layers_per_clause further ones. None: behind the last layer alone.
+    """
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+    stock: str | None = None
+    pretrained: bool = False
+    mimic: Mimic | None = None
+    layers_per_clause: int | None = None
+
+
+_SECTION_KEYS = tuple(f.name for f in fields(Section))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +126,9 @@ class Recipe:
         name: file name without `.yaml`. preset: which overrides are laid over it.
         title, summary: for the card.
         task, parameters: a task of the registry, and its training parameters.
-        models: name -> `PositionalConfig` fields, laid over those of `model`; with a base, fields of its adapter.
+        head: what is trained: "causal_lm" answers prompts, "token_classification" labels the clauses of a prompt.
+        models: name -> `PositionalConfig` fields, laid over those of `model`; with a base, fields of its adapter. What
+            else a section may hold is a `Section`.
         base: the checkpoint that every model starts from: a folder, or a name on the Hub.
         adapter: `method` and PEFT's fields for it, see adapters.py.
         trainer: `TrainingArguments` fields.
@@ -103,6 +143,7 @@ class Recipe:
     summary: str
     task: str
     models: dict[str, dict[str, Any]]
+    head: str = CAUSAL_LM
     parameters: dict[str, Any] = field(default_factory=dict)
     data: Data = field(default_factory=Data)
     model: dict[str, Any] = field(default_factory=dict)
@@ -114,22 +155,31 @@ class Recipe:
     paper: list[PaperFigure] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
 
-    def get_task(self) -> Task:
-        """The training task."""
-        return get_task(self.task, **self.parameters)
+    def section(self, name: str) -> Section:
+        """What the section of a model says beside fields of its configuration."""
+        mine = {key: value for key, value in self.models[name].items() if key in _SECTION_KEYS}
+        return _build(Section, mine, f"{self.name}.models.{name}")
 
-    def task_at(self, length: Any) -> Task:
+    def get_task(self, name: str | None = None) -> Task:
+        """The training task, of one of the models if that has parameters of its own."""
+        own = {} if name is None else self.section(name).parameters
+        return get_task(self.task, **{**self.parameters, **own})
+
+    def task_at(self, length: Any, name: str | None = None) -> Task:
         """The task that is evaluated: at a number for all operands, a list with one for each, or (None) as trained."""
+        own = {} if name is None else self.section(name).parameters
         span = [[d, d] for d in length] if isinstance(length, list) else [length, length]
-        at = {} if length is None else {self.get_task().length_parameter: span}
-        return get_task(self.task, **{**self.parameters, **self.evaluation.parameters, **at})
+        at = {} if length is None else {TASKS[self.task].length_parameter: span}
+        return get_task(self.task, **{**self.parameters, **own, **self.evaluation.parameters, **at})
 
     def model_fields(self, name: str) -> dict[str, Any]:
         """The fields of one of the models: of its `PositionalConfig` or, with a base, of its adapter.
 
         A model with a method of its own leaves `adapter` aside, whose fields are those of another method.
         """
-        mine = self.models[name]
+        mine = {key: value for key, value in self.models[name].items() if key not in _SECTION_KEYS}
+        if self.section(name).stock is not None:
+            return mine
         if self.base is None:
             return {**self.model, **mine}
         shared = self.adapter.get("method")
@@ -282,7 +332,12 @@ def _check(recipe: Recipe) -> None:
     """Build what the recipe names, so that every mistake in it shows now."""
     from hf_tasks.models import ENCODINGS
 
-    recipe.get_task()
+    task = recipe.get_task()
+    if recipe.head not in (CAUSAL_LM, TOKEN_CLASSIFICATION):
+        raise unknown_name(f"head of {recipe.name}", recipe.head, (CAUSAL_LM, TOKEN_CLASSIFICATION))
+    if recipe.head == TOKEN_CLASSIFICATION and not task.classes:
+        raise UserError(f"{recipe.name}.head is {TOKEN_CLASSIFICATION}, but {recipe.task} labels no clauses: "
+                        f"use {CAUSAL_LM}, or a task that does")  # fmt: skip
     if not recipe.models:
         raise UserError(f"{recipe.name}.models names no model")
     _check_names(recipe)
@@ -305,9 +360,18 @@ def _check_new_models(recipe: Recipe) -> None:
 
     if recipe.adapter:
         raise UserError(f"{recipe.name}.adapter adapts a checkpoint: give it as base, a folder or a name on the Hub")
-    task = recipe.get_task()
     for name in recipe.models:
-        check_stable(f"{recipe.name}.models.{name}", build_config(recipe, name), build_tokenizer(task), task)
+        where, section, task = f"{recipe.name}.models.{name}", recipe.section(name), recipe.get_task(name)
+        if section.stock is None:
+            config = build_config(recipe, name)
+            if recipe.head == CAUSAL_LM:
+                check_stable(where, config, build_tokenizer(task), task)
+        elif recipe.head == CAUSAL_LM:
+            raise UserError(f"{where}.stock is for head {TOKEN_CLASSIFICATION}; a causal model is given as base")
+        if recipe.head == CAUSAL_LM and (section.mimic or section.layers_per_clause):
+            raise UserError(f"{where}: mimic and layers_per_clause are for head {TOKEN_CLASSIFICATION}")
+        if section.pretrained and section.stock is None:
+            raise UserError(f"{where}.pretrained needs stock, the checkpoint to begin from")
 
 
 def _check_adapters(recipe: Recipe) -> None:
@@ -379,7 +443,7 @@ def _check_positive(recipe: Recipe) -> None:
 
 
 def build_config(recipe: Recipe, name: str) -> Any:
-    """The `PositionalConfig` of one model of the recipe, for the tokenizer of its task."""
+    """The `PositionalConfig` of one of the recipe's own models, for the tokenizer of its task."""
     from huggingface_hub.errors import StrictDataclassError
 
     from hf_tasks.models import PositionalConfig
@@ -387,8 +451,10 @@ def build_config(recipe: Recipe, name: str) -> Any:
 
     if name not in recipe.models:
         raise unknown_name("model", name, recipe.models, f"recipe {recipe.name}")
+    task = recipe.get_task(name)
+    labels = {"num_labels": len(task.classes)} if recipe.head == TOKEN_CLASSIFICATION else {}
     try:
-        return PositionalConfig.from_tokenizer(build_tokenizer(recipe.get_task()), **recipe.model_fields(name))
+        return PositionalConfig.from_tokenizer(build_tokenizer(task), **labels, **recipe.model_fields(name))
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise UserError(f"{recipe.name}.models.{name}: {' '.join(str(error).split())}") from error
 

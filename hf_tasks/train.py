@@ -2,11 +2,12 @@
 
 - No Trainer subclass: the learning rate of encodings is a matter of optimizer groups, the loss mask of the collator,
   exact match during training of a callback.
-- Loss falls on the answer and <eos> alone.
+- Loss falls on the answer and <eos> alone, or on the labels of the asked clauses.
 - A run trains in `.training/RUN` and is moved to `RUN` in one rename when it is complete, so a folder without a dot is
   always a whole model. A run started again continues from its last whole checkpoint and ends bitwise equal on one CPU.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -31,13 +32,16 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_tasks.adapters import add_adapter, get_tokenizer, load_base
+from hf_tasks.clauses import ClauseCollator, encode_clauses, loss_by_depth
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
+from hf_tasks.mimic import mimic
 from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned, PositionEncoding
 from hf_tasks.models.position_ids import Tokens
-from hf_tasks.recipe import Recipe, build_config, check_stable, run_name, training_arguments
+from hf_tasks.recipe import TOKEN_CLASSIFICATION, Recipe, build_config, check_stable, run_name, training_arguments
+from hf_tasks.stock import build_classifier, classifier_tokenizer
 from hf_tasks.tasks import Task
 
 WORKSHOP = ".training"  # unfinished runs, inside the output folder
@@ -82,6 +86,16 @@ def training_data(task: Task, size: int | None, seed: int, base: str | None = No
     return texts.map(
         encode, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=["prompt", "answer"], **bar
     )
+
+
+@lru_cache(maxsize=1)
+def labelled_data(task: Task, size: int | None, seed: int, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """As `training_data`, for token classifiers: the columns that `ClauseCollator` reads."""
+    rows = task.iterable("train", seed=seed) if size is None else task.dataset("train", size=size, seed=seed)
+    kept: Any = rows.select_columns(["prompt", "read_positions", "labels", "depths", "asked"])
+    bar = {} if size is None else {"desc": "encoding"}
+    read = ["prompt", "read_positions"]
+    return kept.map(encode_clauses, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=read, **bar)
 
 
 def parameter_groups(model: torch.nn.Module, recipe: Recipe, args: Any) -> list[dict[str, Any]]:
@@ -182,6 +196,9 @@ def check_it_fits(recipe: Recipe) -> None:
     Raises:
         UserError: names the task's parameters or the model, and what is too small; or what the base lacks.
     """
+    if recipe.head == TOKEN_CLASSIFICATION:
+        _check_classifiers(recipe)
+        return
     training, wanted = recipe.get_task(), recipe.evaluation
     if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
         raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
@@ -214,6 +231,53 @@ def check_it_fits(recipe: Recipe) -> None:
     else:
         for name in recipe.models:
             _check_tables(build_config(recipe, name), f"{recipe.name}.models.{name}", rows, longest)
+
+
+def _check_classifiers(recipe: Recipe) -> None:
+    """`check_it_fits` for token classifiers: there are such rows, and each model reads the longest of them."""
+    wanted = recipe.evaluation
+    if recipe.base is not None or wanted.grid or wanted.hard_lengths or wanted.every is not None:
+        raise UserError(
+            f"{recipe.name}: head {TOKEN_CLASSIFICATION} reads no base, and no evaluation.grid, hard_lengths or every: "
+            "leave them out"
+        )
+    if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
+        raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
+    for name in recipe.models:
+        where, section = f"{recipe.name}.models.{name}", recipe.section(name)
+        training = recipe.get_task(name)
+        tasks = [training, *(recipe.task_at(length, name) for length in wanted.lengths or [None])]
+        tokenizer = classifier_tokenizer(recipe, name)
+        prompts = [
+            max(task.table(split, size=16)["prompt"].to_pylist(), key=len)
+            for task, split in zip(tasks, ["train"] + ["test"] * (len(tasks) - 1), strict=True)
+        ]
+        rows = tokenizer(prompts, padding=True, return_tensors="pt")
+        if tokenizer.unk_token_id in rows["input_ids"]:
+            raise UserError(
+                f"{where}: evaluation writes tokens that training does not know: let both have one alphabet"
+            )
+        with torch.device("meta"):
+            config = build_config(recipe, name) if section.stock is None else build_classifier(recipe, name).config
+        if section.stock is None:
+            _check_tables(config, where, rows, rows["input_ids"].shape[1])
+        elif rows["input_ids"].shape[1] > getattr(config, "max_position_embeddings", rows["input_ids"].shape[1]):
+            raise UserError(f"{where} takes {config.max_position_embeddings} tokens, and prompts have up to "
+                            f"{rows['input_ids'].shape[1]}: use shorter lengths")  # fmt: skip
+        if section.layers_per_clause is not None:
+            _check_layers(where, section.layers_per_clause, config, training)
+
+
+def _check_layers(where: str, layers_per_clause: int, config: Any, task: Task) -> None:
+    """Refuse layers too few for what is asked in training."""
+    rows = task.generate("train", size=256)
+    asked = zip(rows["depths"], rows["asked"], strict=True)
+    deepest = max((depth for row in asked for depth, told in zip(*row, strict=True) if told), default=1)
+    if not 1 <= layers_per_clause * deepest <= config.num_hidden_layers:
+        raise UserError(
+            f"{where}.layers_per_clause {layers_per_clause} takes {layers_per_clause * deepest} layers for depth "
+            f"{deepest}, and the model has {config.num_hidden_layers}: raise num_hidden_layers, or ask less deep"
+        )
 
 
 def _check_base(recipe: Recipe, base: str, rows: BatchEncoding, longest: int) -> None:
@@ -294,19 +358,32 @@ def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
 def _build_trainer(recipe: Recipe, name: str, seed: int, workshop: Path) -> Trainer:
     args = training_arguments(recipe, str(workshop), seed)
     args.restore_callback_states_from_checkpoint = True
-    task = recipe.get_task()
-    tokenizer = get_tokenizer(task, recipe.base)
+    task = recipe.get_task(name)
     set_seed(seed)
-    model = _build_model(recipe, name)
     callbacks: list[TrainerCallback] = [Stopwatch()]
+    loss = None
+    if recipe.head == TOKEN_CLASSIFICATION:
+        tokenizer = classifier_tokenizer(recipe, name)
+        data = labelled_data(task, recipe.data.size, seed, tokenizer)
+        per_clause = recipe.section(name).layers_per_clause
+        collator: Any = ClauseCollator(tokenizer.pad_token_id, per_clause is not None)  # type: ignore[arg-type]
+        set_seed(seed)
+        model = _mimicked(recipe, name, seed, build_classifier(recipe, name), data, collator, workshop)
+        loss = None if per_clause is None else loss_by_depth(model, per_clause)
+    else:
+        tokenizer = get_tokenizer(task, recipe.base)
+        data = training_data(task, recipe.data.size, seed, recipe.base)
+        collator = AnswerCollator(tokenizer.pad_token_id)  # type: ignore[arg-type]
+        model = _build_model(recipe, name)
     if recipe.evaluation.every is not None:
         callbacks.append(ExactMatchCallback(task, tokenizer, recipe.evaluation.every, recipe.evaluation.every_size))
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
     trainer = Trainer(
         model=model,
         args=args,
-        data_collator=AnswerCollator(tokenizer.pad_token_id),  # type: ignore[arg-type]
-        train_dataset=training_data(task, recipe.data.size, seed, recipe.base),
+        data_collator=collator,
+        train_dataset=data,
+        compute_loss_func=loss,
         processing_class=tokenizer,
         callbacks=callbacks,
         optimizers=(optimizer_class(parameter_groups(model, recipe, args), **options), None),
@@ -322,6 +399,20 @@ def _build_model(recipe: Recipe, name: str) -> Any:
     if recipe.base is None:
         return PositionalForCausalLM(build_config(recipe, name))
     return add_adapter(load_base(recipe.base), recipe.model_fields(name), f"{recipe.name}.models.{name}")
+
+
+def _mimicked(recipe: Recipe, name: str, seed: int, model: Any, data: Any, collator: Any, workshop: Path) -> Any:
+    """The model, its heads trained to mimic if its section says so; not again when training is continued."""
+    wanted = recipe.section(name).mimic
+    if wanted is not None and last_whole_checkpoint(workshop) is None:
+        order = data.shuffle(seed=seed)
+        loader = torch.utils.data.DataLoader(order, batch_size=wanted.batch_size, collate_fn=collator)
+        batches = (batch for _ in itertools.count() for batch in loader)
+        losses = mimic(
+            model, tqdm(batches, desc=f"mimic {name}", total=wanted.steps), wanted.steps, wanted.learning_rate
+        )
+        tqdm.write(f"{name}: mimicking took the divergence of the maps from {losses[0]:.3f} to {losses[-1]:.3f}")
+    return model
 
 
 def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) -> None:

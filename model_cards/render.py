@@ -9,7 +9,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from datasets_scripts.arithmetic import CORPORA, write_corpus
+from datasets_scripts import arithmetic, lego
+from datasets_scripts.common import write_corpus
 from hf_tasks.cards import render_model_card, render_recipe_card
 from hf_tasks.dataset import PICTURE
 from hf_tasks.files import write_bytes, write_text
@@ -41,9 +42,9 @@ def dataset_cards() -> dict[str, tuple[str, bytes]]:
     """Path under model_cards/ -> card and picture, of every corpus that is published."""
     cards = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name in CORPORA:
-            command = f"python -m datasets_scripts.arithmetic --corpus {name} --output corpora/{name}"
-            folder = write_corpus(name, Path(scratch) / name, command)
+        for script, name in [(module, name) for module in (arithmetic, lego) for name in module.CORPORA]:
+            command = f"python -m {script.__name__} --corpus {name} --output corpora/{name}"
+            folder = write_corpus(script.CORPORA, name, Path(scratch) / name, command)
             text = (folder / "README.md").read_text("utf-8").replace(f"({PICTURE})", f"({name}.png)")
             cards[f"datasets/{name}.md"] = (text, (folder / PICTURE).read_bytes())
     return cards

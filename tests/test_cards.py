@@ -110,7 +110,7 @@ def test_seeds_that_fail_are_limits_of_one_that_does_not(recipe: Recipe, results
 
 
 def test_the_command_of_the_card_makes_the_training_rows(recipe: Recipe) -> None:
-    words = spread(shlex.split(generate_command(recipe, 7)))
+    words = spread(shlex.split(generate_command(recipe, "ours", 7)))
     assert words[:9] == ["hf-tasks", "generate", "addition", "--split", "train", "--size", "64", "--seed", "7"]
     parameters: dict[str, Any] = {}
     for option, value in pairwise(words):

@@ -1,6 +1,7 @@
 """results.json or provenance.json -> a picture.
 
-- Curves of exact match against length: the median over seeds as a line, minimum to maximum as a band.
+- Curves of exact match against length: the median over seeds as a line, minimum to maximum as a band. Where it is
+  accuracy by depth that was measured, one panel a length, over depth.
 - Where a grid over digit pairs was evaluated, one heat-map of medians a model, below the curves.
 - Of a dataset, one histogram for each config and column, its splits on top of one another as shares of their rows.
 - Drawn on matplotlib's object interface, so nothing touches the user's own figures or back end.
@@ -38,6 +39,8 @@ def _png(figure: Figure) -> bytes:
 def results_figure(results: dict[str, Any]) -> Figure:
     """The curves of a `results.json`, and below them its grids if there are any."""
     names = list(dict.fromkeys(row["name"] for row in results["summary"]))
+    if any("depth" in row["slice"] for row in results["summary"]):
+        return _depth_figure(results, names)
     grids = {name: _cells(results, name, "grid") for name in names}
     with_grid = [name for name in names if grids[name]]
     columns = max(1, len(with_grid))
@@ -91,20 +94,42 @@ def _cells(results: dict[str, Any], name: str, case: str | None) -> list[dict[st
     return [row for row in results["summary"] if row["name"] == name and row["slice"].get("case") == case]
 
 
+def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
+    """One panel a length: accuracy by depth."""
+    lengths = sorted({length_of(row["slice"]) for row in results["summary"]})
+    figure = Figure(figsize=(max(5.0, 3.6 * len(lengths)), 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
+    for axes, length in zip(panels, lengths, strict=True):
+        for name in names:
+            rows = [row for row in _cells(results, name, None) if length_of(row["slice"]) == length]
+            rows.sort(key=lambda row: row["slice"]["depth"])
+            _draw_band(axes, name, [row["slice"]["depth"] for row in rows], rows)
+        axes.set(ylim=(-0.03, 1.03), xlabel="depth of the clause", title=f"{length:g} clauses" if length else "")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy")
+    panels[-1].legend(fontsize=8)
+    figure.suptitle(f"{results['recipe']} ({results['preset']}): {_shown(results)}", fontsize=10)
+    return figure
+
+
+def _shown(results: dict[str, Any]) -> str:
+    seeds = len(results["seeds"])
+    return f"median of {seeds} seeds, band: minimum to maximum" if seeds > 1 else "one seed"
+
+
+def _draw_band(axes: Axes, name: str, places: list[Any], rows: list[dict[str, Any]]) -> None:
+    """A line of medians in its band."""
+    (line,) = axes.plot(places, [row["median"] for row in rows], marker="o", markersize=4, label=name)
+    low, high = [row["min"] for row in rows], [row["max"] for row in rows]
+    axes.fill_between(places, low, high, color=line.get_color(), alpha=0.15, lw=0)
+
+
 def _draw_curves(axes: Axes, results: dict[str, Any], names: list[str]) -> None:
     for name in names:
         rows = sorted(_cells(results, name, None), key=lambda row: length_of(row["slice"]))
         lengths = [length_of(row["slice"]) for row in rows]
-        (line,) = axes.plot(lengths, [row["median"] for row in rows], marker="o", markersize=4, label=name)
-        axes.fill_between(
-            lengths,
-            [row["min"] for row in rows],
-            [row["max"] for row in rows],
-            color=line.get_color(),
-            alpha=0.15,
-            lw=0,
-        )
-    seeds = len(results["seeds"])
+        _draw_band(axes, name, lengths, rows)
     axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="length (digits of each operand)", ylabel="exact match")
     ticks: list[float] = []
     for length in sorted({length_of(row["slice"]) for name in names for row in _cells(results, name, None)}):
@@ -113,8 +138,7 @@ def _draw_curves(axes: Axes, results: dict[str, Any], names: list[str]) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    shown = f"median of {seeds} seeds, band: minimum to maximum" if seeds > 1 else "one seed"
-    axes.set_title(f"{results['recipe']} ({results['preset']}): {shown}", fontsize=10)
+    axes.set_title(f"{results['recipe']} ({results['preset']}): {_shown(results)}", fontsize=10)
     axes.legend(fontsize=8)
 
 

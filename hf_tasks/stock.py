@@ -1,0 +1,74 @@
+"""Token classifiers: our own, or an architecture of transformers (`stock`), with the tokenizer that each reads.
+
+- `stock` is the name of an architecture ("bert"), which reads our tokenizer and is built from the section's fields, or
+  a checkpoint, which brings its tokenizer and config, and its weights if `pretrained` says so.
+- A stock tokenizer must have a token for everything that the task writes; the task's format has to suit it.
+"""
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from hf_tasks.errors import UserError
+from hf_tasks.models import PositionalForTokenClassification
+from hf_tasks.recipe import Recipe, build_config
+from hf_tasks.tasks import Task
+from hf_tasks.tokenizer import build_tokenizer
+
+
+def classifier_tokenizer(recipe: Recipe, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of one token classifier of a recipe.
+
+    Raises:
+        UserError: a stock tokenizer cannot be loaded, or has no token for what the task writes.
+    """
+    section, task = recipe.section(name), recipe.get_task(name)
+    if section.stock is None or section.stock in CONFIG_MAPPING_NAMES:
+        return build_tokenizer(task)
+    where = f"{recipe.name}.models.{name}.stock {section.stock!r}"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(section.stock, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{where} cannot be loaded: {' '.join(str(error).split())}; name a folder, or bert") from error
+    _check_tokenizer(tokenizer, task, where)
+    return tokenizer
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, task: Task, where: str) -> None:
+    prompt = str(task.generate("train", size=1)["prompt"][0])
+    if not tokenizer.is_fast:
+        raise UserError(f"{where} has a slow tokenizer, which does not say where its tokens lie; take another")
+    if tokenizer.unk_token_id in tokenizer(prompt)["input_ids"]:  # type: ignore[operator]
+        raise UserError(f"{where} has no token for something in {prompt!r}: choose another format of {task.name}")
+
+
+def build_classifier(recipe: Recipe, name: str) -> Any:
+    """One token classifier of a recipe, its new weights drawn from torch's generator.
+
+    Raises:
+        UserError: a stock architecture that is unknown, refuses its fields, or cannot be loaded.
+    """
+    section, fields = recipe.section(name), recipe.model_fields(name)
+    if section.stock is None:
+        return PositionalForTokenClassification(build_config(recipe, name))
+    where, tokenizer = f"{recipe.name}.models.{name}", classifier_tokenizer(recipe, name)
+    labels = {"num_labels": len(recipe.get_task(name).classes)}
+    try:
+        if section.stock in CONFIG_MAPPING_NAMES:
+            if section.pretrained:
+                raise UserError(f"{where}.pretrained: {section.stock!r} is an architecture; name a checkpoint as stock")
+            shape = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+            config = AutoConfig.for_model(section.stock, **{**shape, **labels, **fields})
+        else:
+            config = AutoConfig.from_pretrained(section.stock, trust_remote_code=False, **labels, **fields)
+        if section.pretrained:
+            return AutoModelForTokenClassification.from_pretrained(
+                section.stock, config=config, dtype=torch.float32, trust_remote_code=False
+            )
+        return AutoModelForTokenClassification.from_config(config)
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}; mend stock or its fields") from error
