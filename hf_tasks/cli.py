@@ -1,4 +1,4 @@
-"""The command line: `hf-tasks list | generate | run | train | evaluate | publish | hub`.
+"""The command line: `hf-tasks list | generate | run | train | evaluate | analyze | publish | hub`.
 
 - A mistake of the user is one line and exit code 2, an interruption 130; `--debug` shows the traceback.
 - `--seeds` and `--set` take several values in a row: `--seeds 0 1 2`.
@@ -166,6 +166,27 @@ def evaluate(recipe: RecipeName, preset: Preset = "cpu", output: Output = None, 
 
     loaded, folder = _load(recipe, preset, output, settings)
     _report(evaluate_recipe(loaded, folder), folder)
+
+
+@app.command()
+def analyze(
+    checkpoint: Annotated[Path, typer.Argument(help="A trained token classifier: a model's folder of a run.")],
+    output: Annotated[Path | None, typer.Option(help="The page; CHECKPOINT/analysis.html if not given.")] = None,
+    size: Annotated[int, typer.Option(help="Number of test sentences.")] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the sentences and of all else that is drawn.")] = 0,
+    layers: Annotated[int | None, typer.Option(help="How often a shared layer is applied, if not as usual.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, a parameter of the task.")] = None,
+) -> None:
+    """Write a page on how a token classifier does it: accuracy, shortcuts, heads, probes, patches.
+
+    Example: hf-tasks analyze runs/lego-generalization-cpu/match-seed0 --set clauses=[12,12]
+    """
+    from transformers.utils import logging
+
+    from hf_tasks.analysis.report import analyze
+
+    logging.disable_progress_bar()  # of transformers: one for the single shard of every checkpoint
+    print(f"the page is {analyze(checkpoint, output, settings or [], size, seed, layers)}")
 
 
 @app.command()

@@ -43,6 +43,9 @@ DEFAULT_CONFIG, DEFAULT_FOLDER = "default", "data"  # as `Dataset.push_to_hub` l
 EXAMPLE_ROWS = 3
 CATEGORIES = 32  # a text column with at most so many values is counted by value, others by length
 BINS = 64  # of a histogram in provenance.json
+# Lists that say where or which and not how much, of which a histogram would tell nothing.
+UNCOUNTED = ("read_positions", "clause_starts", "clause_ends", "parents", "second_parents", "chains",
+             "chain_positions", "elements")  # fmt: skip
 
 MadeBy = dict[str, Any]
 _PROVENANCE_TYPES: dict[str, type] = {
@@ -322,8 +325,9 @@ def describe(folder: Path) -> dict[str, Any]:
     """Statistics and first rows of the parquet files of a folder, read batch by batch.
 
     Returns:
-        `statistics`: column -> {"values": [...], "counts": [...]}, a histogram of whole numbers, of the values of a
-        text column that has few, or of the lengths of another ("characters of COLUMN"); `examples`: the first rows.
+        `statistics`: column -> {"values": [...], "counts": [...]}, a histogram of whole numbers (in lists too; true is
+        1), of the values of a text column that has few, or of the lengths of another ("characters of COLUMN"); those in
+        `UNCOUNTED` have none. `examples`: the first rows.
     """
     counters: dict[str, Counter[Any]] = {}
     examples: list[dict[str, Any]] = []
@@ -332,15 +336,25 @@ def describe(folder: Path) -> dict[str, Any]:
         with pq.ParquetFile(path) as shard:
             for batch in shard.iter_batches(BLOCK):
                 examples = examples or batch.slice(0, EXAMPLE_ROWS).to_pylist()
-                named = named or {column: _name_of_statistic(column, batch[column]) for column in batch.schema.names}
+                named = named or {
+                    column: _name_of_statistic(column, batch[column])
+                    for column in batch.schema.names
+                    if column not in UNCOUNTED
+                }
                 for column, name in named.items():
-                    values = batch[column]
+                    values = _flat(batch[column])
                     if name != column:
                         values = pc.utf8_length(values)  # type: ignore[attr-defined]  # pyarrow makes it at import
                     counts = values.value_counts()
                     pairs = zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)
                     counters.setdefault(name, Counter()).update(dict(pairs))
     return {"statistics": {name: _histogram(counter) for name, counter in counters.items()}, "examples": examples}
+
+
+def _flat(values: pa.Array) -> pa.Array:
+    """The entries of all lists, if it is an array of lists; booleans as 0 and 1."""
+    values = values.flatten() if pa.types.is_list(values.type) else values
+    return values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
 
 
 def _name_of_statistic(column: str, values: pa.Array) -> str:
@@ -364,7 +378,9 @@ def _histogram(counter: Counter[Any]) -> dict[str, list[Any]]:
 
 
 def _row_bytes(task: Task) -> int:
-    return sum(task.max_lengths) + 8 * len(task.columns)
+    # A task that labels clauses has lists, mostly of 32-bit numbers, with about an entry for each unit of length.
+    entries = max(task.parameters()[task.length_parameter]) if task.classes else 0
+    return sum(task.max_lengths) + (8 + 4 * entries) * len(task.columns)
 
 
 def _batch_rows(task: Task) -> int:

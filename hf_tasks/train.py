@@ -248,15 +248,15 @@ def _check_classifiers(recipe: Recipe) -> None:
         training = recipe.get_task(name)
         tasks = [training, *(recipe.task_at(length, name) for length in wanted.lengths or [None])]
         tokenizer = classifier_tokenizer(recipe, name)
+        if section.stock is None and not all({*task.vocabulary} <= {*training.vocabulary} for task in tasks):
+            raise UserError(
+                f"{where}: evaluation writes tokens that training does not know: let both have one alphabet"
+            )
         prompts = [
             max(task.table(split, size=16)["prompt"].to_pylist(), key=len)
             for task, split in zip(tasks, ["train"] + ["test"] * (len(tasks) - 1), strict=True)
         ]
         rows = tokenizer(prompts, padding=True, return_tensors="pt")
-        if tokenizer.unk_token_id in rows["input_ids"]:
-            raise UserError(
-                f"{where}: evaluation writes tokens that training does not know: let both have one alphabet"
-            )
         with torch.device("meta"):
             config = build_config(recipe, name) if section.stock is None else build_classifier(recipe, name).config
         if section.stock is None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from datasets_scripts import arithmetic
-from datasets_scripts.arithmetic import Arithmetic, main, parse_sizes
+from datasets_scripts import common
+from datasets_scripts.arithmetic import Arithmetic, main
+from datasets_scripts.common import parse_sizes
 from hf_tasks.errors import UserError
 from hf_tasks.tasks import TASKS, get_task
 from hf_tasks.tasks.base import BLOCK
@@ -62,7 +63,7 @@ def test_the_cache_follows_parameters_seed_and_sources(tmp_path: Path, monkeypat
     folders.append(build(tmp_path, parameters={"digits": [2, 7]}).cache_dir)
     folders.append(build(tmp_path, sizes={"train": 1}).cache_dir)
     assert build(tmp_path).cache_dir == folders[0]
-    monkeypatch.setattr(arithmetic, "source_hash", lambda: "another source")
+    monkeypatch.setattr(common, "source_hash", lambda: "another source")
     folders.append(build(tmp_path).cache_dir)
     assert len(set(folders)) == len(folders)
 

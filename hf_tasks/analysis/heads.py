@@ -1,0 +1,267 @@
+"""What attention heads look at: scores of every (application, head), baselines, nulls, and what cutting a head costs.
+
+Scores of one sentence; queries are tokens inside clauses, so never special tokens or padding:
+- association: mass on other tokens that are identical to the query token; over queries that have such.
+- parent: mass from a clause's read-out token on the tokens of the clause that its value is made from.
+- local: mass on the other tokens of the query's own clause.
+- band: KL divergence from the map to the band [1, 2, 4, 2, 1] around the query, both smoothed by 1e-3 as in the
+  official code of LEGO (yizhangzzz/transformers-lego, mimicking_experiments); about 0 for the band itself.
+- entropy: of the map, in nats.
+
+Each comes with its value under uniform attention on what the query can see. The first three are attention summed over
+target places, so they also have a null, the same sum over places that mean nothing: token identities permuted inside
+the sentence, parents permuted among its clauses, its tokens dealt to clauses at random.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_tasks.analysis.forward import Reading, attention_maps, output_projections, predict, read
+from hf_tasks.analysis.intervals import difference, mean_interval
+from hf_tasks.clauses import ClauseBatch
+from hf_tasks.errors import UserError, unknown_name
+
+MASSES = ("association", "parent", "local")
+SCORES = (*MASSES, "band", "entropy")
+BAND = (4.0, 2.0, 1.0)  # at distance 0, 1, 2
+SMOOTHING = 1e-3
+NAMED_FROM = 0.25  # see `kind_of`
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of all heads on N sentences; NaN where a sentence has no query for it.
+
+    Attributes:
+        values: (applications, heads, N). null: the same over meaningless targets, None for scores that have none.
+        uniform: (N,), of uniform attention.
+    """
+
+    values: np.ndarray
+    uniform: np.ndarray
+    null: np.ndarray | None = None
+
+
+def score_heads(
+    model: PreTrainedModel,
+    batches: Iterable[ClauseBatch],
+    scores: Sequence[str] = SCORES,
+    nulls: bool = True,
+    seed: int = 0,
+) -> dict[str, Score]:
+    """Scores of every (application, head), sentence by sentence.
+
+    Args:
+        scores: which of `SCORES`. nulls: whether to draw them, with this seed.
+
+    Raises:
+        UserError: an unknown score, or the model gives no attention maps.
+    """
+    for name in scores:
+        if name not in SCORES:
+            raise unknown_name("head score", name, SCORES)
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[dict[str, tuple[np.ndarray, np.ndarray]]] = []
+    for batch in batches:
+        targets = mass_targets(batch)
+        if nulls:
+            drawn = mass_targets(batch, generator)
+            targets |= {f"{name} null": drawn[name] for name in MASSES if name in scores}
+        for rows, maps in attention_maps(model, batch):
+            parts.append(_score_rows(batch.attention_mask[rows], batch.clause_of_token[rows] >= 0, maps, scores, {
+                name: places[rows] for name, places in targets.items() if name.removesuffix(" null") in scores
+            }))  # fmt: skip
+    joined = {name: [np.concatenate([part[name][i] for part in parts], -1) for i in (0, 1)] for name in parts[0]}
+    null = {name: joined.get(f"{name} null", [None])[0] for name in scores}
+    return {name: Score(joined[name][0], joined[name][1], null[name]) for name in scores}
+
+
+def mass_targets(batch: ClauseBatch, generator: torch.Generator | None = None) -> dict[str, torch.Tensor]:
+    """The places at which a query's attention counts, (B, S, S) bool a score; with a generator, those of the null."""
+    ids, clause, parents = batch.input_ids, batch.clause_of_token, batch.parents
+    inside, has_parent = clause >= 0, (batch.read_tokens >= 0) & (parents >= 0)
+    if generator is not None:
+        ids, dealt = _permuted(ids, inside, generator), _permuted(clause, inside, generator)
+        parents = _permuted(parents, has_parent, generator)
+    else:
+        dealt = clause
+    others = inside[:, :, None] & ~torch.eye(ids.shape[1], dtype=torch.bool, device=ids.device)
+    parent = torch.zeros_like(others)
+    rows, places = has_parent.nonzero(as_tuple=True)
+    parent[rows, batch.read_tokens[rows, places]] = clause[rows] == parents[rows, places, None]
+    return {
+        "association": others & (ids[:, :, None] == ids[:, None]),
+        "parent": parent,
+        "local": others & (dealt[:, :, None] == dealt[:, None]),
+    }
+
+
+def _permuted(values: torch.Tensor, where: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, N) with the marked values of each row in a random order among their places."""
+    slots = torch.arange(values.shape[1], device=values.device).expand_as(values)
+    noise = torch.rand(values.shape, generator=generator).to(values.device)
+    # Unmarked places sort behind the marked ones, in the same order in both, and so give their values to themselves.
+    places, drawn = (torch.where(where, key, torch.inf).sort(stable=True, dim=1).indices for key in (slots, noise))
+    return values.scatter(1, places, values.gather(1, drawn))
+
+
+def _score_rows(
+    real: torch.Tensor,
+    queries: torch.Tensor,
+    maps: Sequence[torch.Tensor],
+    scores: Sequence[str],
+    targets: dict[str, torch.Tensor],
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Scores of some sentences: name -> (applications, heads, rows) and, of uniform attention, (rows,).
+
+    Args:
+        real, queries: (rows, S), tokens that are no padding, and those that are asked where they look.
+        maps: (rows, heads, S, S) an application. targets: (rows, S, S) a mass.
+    """
+    device, length = maps[0].device, real.shape[1]
+    visible = real.bool().to(device)[:, None].expand(-1, length, -1)
+    if not any(bool(one.triu(1).any()) for one in maps):
+        visible = visible.tril()  # a causal model
+    queries = queries.to(device)
+    uniform = visible / visible.sum(-1, keepdim=True).clamp(min=1)
+    weights = []
+    for places in targets.values():
+        seen = places.to(device) & visible
+        asked = seen.any(-1, keepdim=True).sum(1, keepdim=True)  # queries with a target in sight
+        weights.append(torch.where(asked > 0, seen / asked, torch.nan))
+    found: dict[str, list[torch.Tensor]] = {}
+    for one in (*maps, uniform[:, None]):
+        if weights:
+            masses = torch.einsum("rhqk,rmqk->mhr", one, torch.stack(weights, 1))
+            for name, mass in zip(targets, masses, strict=True):
+                found.setdefault(name, []).append(mass)
+        for name, measure in (("band", _band_divergence), ("entropy", _entropy)):
+            if name in scores:
+                rows = torch.where(queries[:, None], measure(one, visible[:, None]), 0.0).sum(-1)
+                found.setdefault(name, []).append((rows / queries.sum(-1, keepdim=True)).T)
+    return {name: (torch.stack(of[:-1]).cpu().numpy(), of[-1][0].cpu().numpy()) for name, of in found.items()}
+
+
+def _band_divergence(maps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """KL(map || band) of every row, (R, H, S)."""
+    slots = torch.arange(maps.shape[-1], device=maps.device)
+    distance = (slots[:, None] - slots).abs()
+    reach = len(BAND)
+    band = torch.where(distance < reach, torch.tensor(BAND, device=maps.device)[distance.clamp(max=reach - 1)], 0.0)
+    ours, theirs = (torch.where(visible, one + SMOOTHING, 0.0) for one in (maps, band))
+    ours, theirs = (one / one.sum(-1, keepdim=True) for one in (ours, theirs))
+    return (torch.special.xlogy(ours, ours) - torch.special.xlogy(ours, theirs)).nan_to_num(0.0).sum(-1)
+
+
+def _entropy(maps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    del visible
+    return torch.special.entr(maps).sum(-1)
+
+
+def head_table(scores: dict[str, Score]) -> list[dict[str, Any]]:
+    """One row a head and score.
+
+    Returns:
+        {"application", "head", "score", "value", "ci95", "uniform"} and, of scores with a null, {"null", "null_ci95",
+        "excess", "excess_ci95"}: means over sentences with normal intervals, the excess taken sentence by sentence.
+    """
+    rows = []
+    for name, score in scores.items():
+        facts: dict[str, Any] = {"": score.values}
+        if score.null is not None:
+            facts |= {"null": score.null, "excess": score.values - score.null}
+        found = {key: mean_interval(values) for key, values in facts.items()}
+        for place in np.ndindex(score.values.shape[:2]):
+            row = {
+                "application": place[0],
+                "head": place[1],
+                "score": name,
+                "uniform": float(np.nanmean(score.uniform)),
+            }
+            for key, (mean, low, high) in found.items():
+                row[key or "value"] = float(mean[place])
+                row[f"{key}_ci95" if key else "ci95"] = [float(low[place]), float(high[place])]
+            rows.append(row)
+    return rows
+
+
+def kind_of(values: dict[str, float], uniform: dict[str, float]) -> str | None:
+    """What a head is called: the mass it has gone furthest towards on the way from uniform attention to all of it.
+
+    Args:
+        values, uniform: of `MASSES`.
+
+    Returns:
+        a name of `MASSES`; None if none has gone `NAMED_FROM` of the way.
+    """
+    gone = {name: (values[name] - uniform[name]) / (1 - uniform[name]) for name in MASSES if uniform[name] < 1}
+    best = max(gone, key=lambda name: gone[name], default=None)
+    return best if best is not None and gone[best] >= NAMED_FROM else None
+
+
+@contextmanager
+def without_head(model: PreTrainedModel, head: int, applications: Sequence[int] | None = None) -> Iterator[None]:
+    """Cut a head off: its output is set to zero before the output projection, in these applications or in all.
+
+    Zero, not the mean over a batch: it does not depend on what else is in the batch.
+
+    Raises:
+        UserError: the model lacks the head or the application, or no output projection is found.
+    """
+    order = output_projections(model)
+    heads = model.config.num_attention_heads
+    chosen = range(len(order)) if applications is None else applications
+    if not 0 <= head < heads or not all(0 <= one < len(order) for one in chosen):
+        raise UserError(
+            f"{type(model).__name__} has no head {head} in application {', '.join(map(str, chosen))}: heads are "
+            f"0 ... {heads - 1}, applications 0 ... {len(order) - 1}"
+        )
+    turn = 0
+
+    def cut(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        nonlocal turn
+        turn = (turn + 1) % len(order)
+        if (turn - 1) % len(order) not in chosen:
+            return None
+        width = inputs[0].shape[-1] // heads
+        mixed = inputs[0].clone()
+        mixed[..., head * width : (head + 1) * width] = 0
+        return (mixed, *inputs[1:])
+
+    with ExitStack() as hooks:
+        for module in set(order):
+            hooks.callback(module.register_forward_pre_hook(cut).remove)
+        yield
+
+
+def ablate(
+    model: PreTrainedModel,
+    batches: Iterable[ClauseBatch],
+    whole: Reading,
+    head: int,
+    applications: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """What cutting a head off costs: {"depth", "value" (the drop in accuracy), "ci95", "count"}.
+
+    The first cell is that of all clauses, its depth None; then follow the depths.
+
+    Args:
+        batches: the sentences that `whole` was read from, in the same order.
+        whole: what the whole model says of them.
+        head, applications: see `without_head`.
+    """
+    with without_head(model, head, applications):
+        cut = read(batches, lambda batch: predict(model, batch))
+    rows = []
+    for depth in (None, *np.unique(whole.depths).tolist()):
+        chosen = np.ones(len(whole.depths), bool) if depth is None else whole.depths == depth
+        drop, interval = difference(whole.correct[chosen], cut.correct[chosen])
+        rows.append({"depth": depth, "value": drop, "ci95": [*interval], "count": int(chosen.sum())})
+    return rows

@@ -1,0 +1,444 @@
+"""A trained token classifier -> one page about how it does what it does, for `hf-tasks analyze`.
+
+- Everything is measured anew, on test rows; the recipe of the run says on which task.
+- The page is one file: pictures are inside it, and it asks nothing of the network. Its words are in
+  `report.html.jinja`, and every sentence that judges is made from its figures by verdicts.py.
+"""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from rich.progress import Progress
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_tasks import __version__
+from hf_tasks.adapters import load_model
+from hf_tasks.analysis import pictures, verdicts
+from hf_tasks.analysis.ceiling import Ceiling, counting_ceiling
+from hf_tasks.analysis.counterfactuals import Editor, ancestors, counterfactual_tests, patch_pairs, target_of
+from hf_tasks.analysis.forward import (
+    all_asked,
+    asked_only,
+    attention_maps,
+    output_projections,
+    predict,
+    read,
+)
+from hf_tasks.analysis.heads import MASSES, NAMED_FROM, Score, ablate, head_table, kind_of, score_heads
+from hf_tasks.analysis.patching import patch
+from hf_tasks.analysis.probes import clause_states, probe
+from hf_tasks.analysis.shortcuts import (
+    LEARNED,
+    accuracy_by_depth,
+    last_excess,
+    last_learned_early,
+    learning_order,
+)
+from hf_tasks.clauses import ClauseBatch, clause_batches
+from hf_tasks.errors import UserError
+from hf_tasks.evaluate import hardware
+from hf_tasks.files import write_text
+from hf_tasks.recipe import Recipe, parse_setting, read_recipe, run_name
+from hf_tasks.tasks import Task, get_task
+from hf_tasks.tasks.groups import get_action, get_group
+
+FEWER = 200  # sentences at most for what takes long: head scores, ablation, patching, edited sentences
+SHOWN_HEADS = 3  # of each score, in the table
+SHOWN_MAPS = 4
+CEILINGS = 12  # depths at most at which the counting ceiling is computed
+BATCH_TOKENS = 8192
+
+Cell = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model, with what made it and what it is asked here.
+
+    Attributes:
+        told: depths that training told. layers: applications of layers, here.
+    """
+
+    folder: Path
+    recipe: Recipe
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    told: list[int]
+    layers: int
+    history: list[dict[str, Any]]
+
+
+def analyze(
+    folder: Path,
+    output: Path | None = None,
+    settings: Sequence[str] = (),
+    size: int = 400,
+    seed: int = 0,
+    layers: int | None = None,
+) -> Path:
+    """Write the page about a model.
+
+    Args:
+        folder: a finished model of a run.
+        output: the page; `analysis.html` in the folder unless given.
+        settings: `key=value`, parameters of the task in which the test sentences differ from those of training.
+        size: test sentences. seed: of everything that is drawn.
+        layers: applications of a shared layer; as the recipe evaluates, or as trained, unless given.
+
+    Returns:
+        the path of the page.
+
+    Raises:
+        UserError: no such run, or one that cannot be analysed.
+    """
+    if size < 20:
+        raise UserError(f"--size {size}: intervals need at least 20 sentences")
+    page = output or folder / "analysis.html"
+    if page.is_dir() or not page.parent.is_dir():
+        raise UserError(f"{str(page)!r} cannot be written: give --output a file name in a folder that exists")
+    run = open_run(folder, settings, layers)
+    start = time.monotonic()
+    found = measure(run, size, seed)
+    found["seconds"] = round(time.monotonic() - start)
+    write_text(page, render(run, found))
+    return page
+
+
+def open_run(folder: Path, settings: Sequence[str] = (), layers: int | None = None) -> Run:
+    """Load a model with what is known of it.
+
+    Raises:
+        UserError: the folder is no run, its model no token classifier, or its task labels no clauses.
+    """
+    _check_classifier(folder)
+    recipe, name = _recipe_of(folder)
+    parameters: dict[str, Any] = {}
+    for setting in settings:
+        parameters |= parse_setting(setting)
+    if not recipe.get_task(name).classes:
+        raise UserError(
+            f"task {recipe.task} of {str(folder)!r} labels no clauses, and analyze reads those; use evaluate"
+        )
+    usual = all_asked(recipe.task_at(None, name))
+    task = get_task(recipe.task, **{**usual.parameters(), **parameters})
+    model: Any = load_model(folder)
+    _set_layers(model, _layers(recipe, task) if layers is None else layers, asked_for=layers is not None)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    _check_length(model, tokenizer, task)
+    rows = recipe.get_task(name).generate("train", 256)
+    told = {d for depths, asked in zip(rows["depths"], rows["asked"], strict=True)
+            for d, known in zip(depths, asked, strict=True) if known}  # fmt: skip
+    training = folder / "training.json"
+    history = json.loads(training.read_text("utf-8"))["log_history"] if training.is_file() else []
+    return Run(folder, recipe, name, model, tokenizer, task, sorted(told), model.config.num_hidden_layers, history)
+
+
+def _check_classifier(folder: Path) -> None:
+    way_out = "give the folder of a finished model, such as runs/lego-generalization-cpu/match-seed0"
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(f"analyze reads token classifiers; {str(folder)!r} is an adapter of a causal model")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{str(folder)!r} is no trained model: it has no config.json; {way_out}")
+    try:
+        kinds = json.loads((folder / "config.json").read_text("utf-8")).get("architectures")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{str(folder / 'config.json')!r} is no config of a model ({error}): train it again") from error
+    kind = str((kinds or ["model of unknown architecture"])[0])
+    if not kind.endswith("ForTokenClassification"):
+        raise UserError(
+            f"analyze reads token classifiers; {str(folder)!r} is a {kind}: train one with head: token_classification"
+        )
+
+
+def _recipe_of(folder: Path) -> tuple[Recipe, str]:
+    """The recipe that made a model, and the model's name in it."""
+    for path in (folder / "recipe.yaml", folder.parent / "recipe.yaml"):
+        if path.is_file():
+            recipe = read_recipe(path)
+            break
+    else:
+        raise UserError(f"{str(folder)!r} has no recipe.yaml in it or beside it to say what it was trained on")
+    seed = folder.name.rpartition("-seed")[2]
+    for name in recipe.models:
+        if seed.isdecimal() and folder.name == run_name(name, int(seed)):
+            return recipe, name
+    if len(recipe.models) == 1:
+        return recipe, next(iter(recipe.models))
+    raise UserError(
+        f"{str(folder)!r} is not named like a model of recipe {recipe.name}, such as "
+        f"{run_name(next(iter(recipe.models)), 0)!r}, so it cannot be told which it is"
+    )
+
+
+def _layers(recipe: Recipe, task: Task) -> int | None:
+    """How often the recipe applies shared layers at this length; None if it does not say."""
+    low, high = task.parameters()[task.length_parameter]
+    return recipe.evaluation.layers.get(high) if low == high else None
+
+
+def _set_layers(model: Any, layers: int | None, asked_for: bool) -> None:
+    shared = getattr(model.config, "share_layers", model.config.model_type == "albert")
+    if layers is not None and shared:
+        if layers < 1:
+            raise UserError(f"--layers {layers}: a layer is applied at least once")
+        model.config.num_hidden_layers = layers
+    elif asked_for:
+        raise UserError(
+            f"--layers {layers}: this model does not share its layers, so there are {model.config.num_hidden_layers}"
+        )
+
+
+def _check_length(model: Any, tokenizer: Any, task: Task) -> None:
+    window = getattr(model.config, "max_position_embeddings", None)
+    longest = max(map(len, tokenizer(task.table("test", 64)["prompt"].to_pylist())["input_ids"]))
+    if window is not None and longest > window:
+        raise UserError(f"the model takes {window} tokens, and test sentences have up to {longest}: --set shorter ones")
+    unknown = tokenizer.unk_token_id
+    prompt = task.table("test", 1)["prompt"][0].as_py()
+    if unknown is not None and unknown in tokenizer(prompt)["input_ids"]:
+        raise UserError(
+            f"the model's tokenizer has no token for something in {prompt!r}: --set what it was trained with"
+        )
+    if model.config.num_labels != len(task.classes):
+        raise UserError(
+            f"the model knows {model.config.num_labels} values, and these sentences have {len(task.classes)}"
+        )
+
+
+# Measuring.
+
+
+def measure(run: Run, size: int, seed: int) -> dict[str, Any]:
+    """Everything that the page shows, as plain numbers and lists."""
+    table = run.task.table("test", size, seed)
+    batches = _batches(run, table)
+    fewer = _batches(run, table.slice(0, FEWER))
+    found: dict[str, Any] = {"size": size, "seed": seed, "fewer": min(size, FEWER)}
+    with Progress(transient=True) as progress:
+
+        def shown(items: Iterable[Any], name: str) -> Iterable[Any]:
+            return progress.track([*items], description=name)
+
+        reading = read(shown(batches, "accuracy"), lambda batch: predict(run.model, batch))
+        found["accuracy"] = accuracy_by_depth(reading)
+        found["excess"] = last_excess(reading)
+        counted = _some_depths(found["accuracy"]) if _counts(run.task) else []
+        found["ceilings"] = [(depth, _ceiling(run.task, depth, seed)) for depth in shown(counted, "counting ceiling")]
+        scores = score_heads(run.model, shown(fewer, "heads"), seed=seed)
+        found["heads"], found["kinds"] = head_table(scores), _kinds(scores)
+        found["masses"] = {name: np.nanmean(scores[name].values, -1) for name in MASSES}
+        found["best"] = _best_heads(found["heads"])
+        whole = read(fewer, lambda batch: predict(run.model, batch))
+        found["cuts"] = [
+            {**one, "drops": ablate(run.model, fewer, whole, one["head"], _same_weights(run.model, one["application"]))}
+            for one in shown(_distinct(run.model, found["best"]), "cutting heads off")
+        ]
+        found["probes"] = probe(clause_states(run.model, shown(batches, "probes")), seed)
+        if "elements" in table.column_names:
+            editor = Editor(run.task, table.slice(0, FEWER))
+            for row in editor.rows:  # what was never told is not what the answers are tested on
+                row["asked"] = [known and d in run.told for known, d in zip(row["asked"], row["depths"], strict=True)]
+            (found["edits"],) = (
+                counterfactual_tests(run.model, run.tokenizer, one, seed) for one in shown([editor], "edited sentences")
+            )
+            found["patches"] = patch(run.model, shown(patch_pairs(editor, run.tokenizer, seed), "patching"))
+        found["learned"] = learning_order(run.history)
+        found["example"] = _example(run, table)
+        found["maps"] = _example_maps(run, found["heads"], table)
+    found["verdicts"] = _verdicts(run, found)
+    return found
+
+
+def _batches(run: Run, table: pa.Table) -> list[ClauseBatch]:
+    return [asked_only(batch) for batch in clause_batches(table, run.tokenizer, BATCH_TOKENS)]
+
+
+def _counts(task: Task) -> bool:
+    """Whether there is a ceiling for a counter."""
+    return "group" in task.parameters() and task.parameters().get("graph") == "path"
+
+
+def _some_depths(cells: list[Cell]) -> list[int]:
+    depths = [cell["depth"] for cell in cells]
+    return [depths[i] for i in sorted({*np.linspace(0, len(depths) - 1, CEILINGS).round().astype(int).tolist()})]
+
+
+def _ceiling(task: Any, depth: int, seed: int) -> Ceiling:
+    group = get_group(task.group)
+    return counting_ceiling(group, get_action(group, task.action), depth, samples=100, seed=seed)
+
+
+def _kinds(scores: dict[str, Score]) -> list[list[str | None]]:
+    """What every head is in every application."""
+    values = {name: np.nanmean(scores[name].values, -1) for name in MASSES}
+    uniform = {name: float(np.nanmean(scores[name].uniform)) for name in MASSES}
+    applications, heads = values["local"].shape
+    return [
+        [kind_of({name: float(values[name][a, h]) for name in MASSES}, uniform) for h in range(heads)]
+        for a in range(applications)
+    ]
+
+
+def _best_heads(rows: list[Cell]) -> list[Cell]:
+    """The rows of the heads that have most of each mass."""
+    best = []
+    for name in MASSES:
+        best += sorted((row for row in rows if row["score"] == name), key=lambda row: -row["value"])[:SHOWN_HEADS]
+    return best
+
+
+def _same_weights(model: PreTrainedModel, application: int) -> list[int]:
+    """The applications of the layer that is applied here."""
+    order = output_projections(model)
+    return [i for i, module in enumerate(order) if module is order[application]]
+
+
+def _distinct(model: PreTrainedModel, best: list[Cell]) -> list[Cell]:
+    """One entry for each head of each layer, however often it is among the best."""
+    found: dict[tuple[int, int], Cell] = {}
+    for row in best:
+        first = _same_weights(model, row["application"])[0]
+        found.setdefault((first, row["head"]), {"application": first, "head": row["head"]})
+    return [*found.values()]
+
+
+def _example(run: Run, table: pa.Table) -> dict[str, Any]:
+    """The shortest test sentence, and how its deepest value comes about."""
+    row = min(table.to_pylist(), key=lambda row: len(row["prompt"]))
+    row.setdefault("second_parents", [-1] * len(row["parents"]))
+    target = target_of(row)
+    steps = [] if target is None else sorted([*ancestors(row, target), target], key=lambda i: row["depths"][i])
+    texts = [row["prompt"][row["clause_starts"][i] : row["clause_ends"][i]].strip() for i in steps]
+    values = [run.task.classes[row["labels"][i]] for i in steps]
+    return {"prompt": row["prompt"], "steps": [*zip(texts, values, strict=True)]}
+
+
+def _example_maps(run: Run, rows: list[Cell], table: pa.Table) -> list[dict[str, Any]]:
+    """The maps of the best heads on the shortest sentence, one or two a score."""
+    sentence = table.take([int(np.argmin([len(text) for text in table["prompt"].to_pylist()]))])
+    (batch,) = _batches(run, sentence)
+    ((_, maps),) = attention_maps(run.model, batch)
+    tokens = run.tokenizer.convert_ids_to_tokens(batch.input_ids[0].tolist())
+    shown: list[dict[str, Any]] = []
+    for row in _best_heads(rows):
+        if len(shown) < SHOWN_MAPS and row["head"] not in [one["head"] for one in shown]:
+            weights = maps[row["application"]][0, row["head"]].cpu().numpy()
+            shown.append({**row, "weights": weights, "tokens": [token.replace("\n", "\u21b5") for token in tokens]})
+    return shown
+
+
+def _verdicts(run: Run, found: dict[str, Any]) -> dict[str, verdicts.Verdict]:
+    cells, chance = found["accuracy"], 1 / len(run.task.classes)
+    one_path = _counts(run.task) and run.task.parameters()["chains"] == 1
+    early = last_learned_early({depth: step for depth, step in found["learned"].items() if depth in run.told})
+    made: dict[str, verdicts.Verdict | None] = {
+        "told_depths": verdicts.told_depths(cells, run.told),
+        "beyond": verdicts.beyond(cells, run.told, chance),
+        "last_variable": verdicts.last_variable(found["excess"]) if one_path else None,
+        "order_of_learning": verdicts.order_of_learning(early, found["learned"], LEARNED),
+    }
+    if found["ceilings"]:
+        depth, ceiling = found["ceilings"][-1]
+        made["against_counting"] = verdicts.against_counting(cells[-1], ceiling, depth)
+    if "edits" in found:
+        edits = found["edits"]
+        made["upstream"] = verdicts.upstream(edits["upstream"])
+        made["irrelevant"] = verdicts.irrelevant(edits["irrelevant"])
+        made["removed"] = verdicts.removed(edits["removed"], chance)
+    present = {name: verdict for name, verdict in made.items() if verdict is not None}
+    return {"overall": verdicts.overall(present), **present}
+
+
+# Writing.
+
+
+def render(run: Run, found: dict[str, Any]) -> str:
+    """The page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"figure": verdicts.figure, "points": verdicts.points, "percent": verdicts.percent}
+    chance = 1 / len(run.task.classes)
+    drawn = {
+        "accuracy": pictures.depth_curve(
+            found["accuracy"], chance, run.told, [(depth, ceiling.value) for depth, ceiling in found["ceilings"]]
+        ),
+        "heads": pictures.head_scores(found["masses"]),
+        "probes": pictures.heat_map(found["probes"], ("depth", "depth of the clause"), "probes"),
+        "maps": [
+            pictures.attention_map(
+                one["weights"], one["tokens"],
+                f"application {one['application']}, head {one['head']}: {one['score']} {one['value']:.2f}", f"map{i}",
+            )
+            for i, one in enumerate(found["maps"])
+        ],
+    }  # fmt: skip
+    if found["learned"]:
+        drawn["learning"] = pictures.learning_curves(run.history)
+    if found.get("patches"):
+        drawn["patches"] = pictures.heat_map(found["patches"], ("distance", "clauses downstream"), "patches")
+    return environment.get_template("report.html.jinja").render(
+        run=run,
+        found=found,
+        pictures={name: [*map(Markup, of)] if isinstance(of, list) else Markup(of) for name, of in drawn.items()},
+        task_is=(type(run.task).__doc__ or "").strip().splitlines()[0],
+        parameters=run.task.parameters(),
+        chance=chance,
+        kinds=kind_counts(found["kinds"]),
+        named_from=NAMED_FROM,
+        probe_sentence=verdicts.readable_from(found["probes"]),
+        patch_sentence=verdicts.carried(found.get("patches", [])),
+        untested=untested(run, found),
+        command=shlex.join(["hf-tasks", *sys.argv[1:]])
+        if Path(sys.argv[0]).name == "hf-tasks"
+        else "hf_tasks.analysis.report.analyze",
+        hardware=hardware(),
+        versions={"hf_tasks": __version__, **{name: version(name) for name in ("torch", "transformers", "numpy")}},
+    )
+
+
+def kind_counts(kinds: list[list[str | None]]) -> list[str]:
+    """What each head is, in words: "head 0: association in 12 of 12 applications"."""
+    lines = []
+    for head, of in enumerate(zip(*kinds, strict=True)):
+        counts = [f"{name} in {of.count(name)} of {len(of)} applications" for name in MASSES if of.count(name)]
+        lines.append(f"head {head}: {', '.join(counts) or 'none of the three in any application'}")
+    return lines
+
+
+def untested(run: Run, found: dict[str, Any]) -> list[str]:
+    """What the page does not show."""
+    clauses = run.task.parameters()[run.task.length_parameter]
+    lines = [
+        f"Other sentences than those of {run.task.name} with {clauses[0]} to {clauses[1]} {run.task.length_parameter}, "
+        "other formats, and other seeds of training.",
+        f"Heads beyond the best {SHOWN_HEADS} of each score were not cut off; a cut sets a head to zero, which is also "
+        "something that the model has never seen.",
+        "Probes are linear: a value that they do not find may still be there in another form.",
+    ]
+    if "edits" not in found:
+        lines.append(
+            f"No sentence was edited and nothing patched: clauses of {run.task.name} have no element to exchange."
+        )
+    elif not found["patches"]:
+        lines.append("Patching: the model answers no pair of edited sentences differently, so no patch can be told.")
+    if not found["ceilings"]:
+        lines.append("There is no counting ceiling for these sentences: it is known for paths of group elements.")
+    if not found["learned"]:
+        lines.append("The order of learning: training logged no accuracy by depth (see ClauseCallback).")
+    return lines

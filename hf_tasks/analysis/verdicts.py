@@ -1,0 +1,241 @@
+"""Numbers -> sentences. Every sentence is made from the figures it quotes, and changes with them.
+
+A verdict is "yes", "no" or "open": open where the interval allows both, or where there was too little to test.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hf_tasks.analysis.ceiling import Ceiling
+
+HIGH = 0.9  # an accuracy that counts as solved, a share that counts as all
+FEWEST = 20  # sentences below which nothing is concluded
+Cell = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One finding: `answer` to a `question` to which a model that follows chains has the answer yes."""
+
+    question: str
+    answer: str
+    sentence: str
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def figure(cell: Cell, what: str = "") -> str:
+    """A share with its interval and count: "97.3 % (95 % interval 96.1 to 98.2, 400 clauses)"."""
+    low, high = cell["ci95"]
+    counted = f", {cell['count']:,} {what}" if what else ""
+    return f"{percent(cell['value'])} (95 % interval {100 * low:.1f} to {100 * high:.1f}{counted})"
+
+
+def points(cell: Cell) -> str:
+    """A difference of shares with its interval, in percentage points."""
+    low, high = cell["ci95"]
+    return f"{100 * cell['value']:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _above(cell: Cell, limit: float) -> str:
+    """Whether a share is above a limit."""
+    low, high = cell["ci95"]
+    return "yes" if low > limit else "no" if high < limit else "open"
+
+
+def told_depths(cells: list[Cell], asked: list[int]) -> Verdict:
+    """Does it solve what it was trained on?"""
+    question = "Does it know the values that training told?"
+    known = [cell for cell in cells if cell["depth"] in asked]
+    if not known:
+        return Verdict(question, "open", "None of these sentences has a clause at a depth that training told.")
+    worst = min(known, key=lambda cell: cell["value"])
+    answer = _above(worst, HIGH)
+    span = f"depth {asked[0]}" if len(asked) == 1 else f"depths {asked[0]} to {asked[-1]}"
+    opening = {
+        "yes": f"Yes: on test sentences every told depth ({span}) is above {percent(HIGH)}; the weakest, depth",
+        "no": f"No: not every told depth ({span}) reaches {percent(HIGH)}; the weakest, depth",
+        "open": f"Almost, or not quite: the sentences do not settle whether all of {span} are above {percent(HIGH)}; "
+        "the weakest, depth",
+    }[answer]
+    return Verdict(question, answer, f"{opening} {worst['depth']}, has {figure(worst, 'clauses')}.")
+
+
+def beyond(cells: list[Cell], asked: list[int], chance: float) -> Verdict | None:
+    """How far does it go beyond the depths of training? None if there are no such depths here."""
+    deeper = [cell for cell in cells if cell["depth"] > max(asked, default=0)]
+    if not deeper:
+        return None
+    question = "Does it go deeper than training told?"
+    solved = []
+    for cell in deeper:
+        if _above(cell, HIGH) != "yes":
+            break
+        solved.append(cell)
+    last, worst = deeper[-1], min(deeper, key=lambda cell: cell["value"])
+    if len(solved) == len(deeper):
+        sentence = f"Yes, all the way to depth {last['depth']}: the weakest, depth {worst['depth']}, has "
+        return Verdict(question, "yes", sentence + f"{figure(worst, 'clauses')}.")
+    first = deeper[len(solved)]
+    reached = (
+        f"It goes on to depth {solved[-1]['depth']}, at {figure(solved[-1], 'clauses')}, but " if solved else "No: "
+    )
+    guessing = next((cell for cell in deeper if cell["ci95"][0] <= chance), None)
+    sentence = f"{reached}depth {first['depth']} has {figure(first, 'clauses')}"
+    if guessing is not None and guessing is not first:
+        sentence += (
+            f", and from depth {guessing['depth']} on nothing is left but guessing: {figure(guessing, 'clauses')}"
+        )
+    elif guessing is not None:
+        sentence += f", no more than guessing ({percent(chance)})"
+    answer = "open" if solved or _above(first, HIGH) == "open" else "no"
+    return Verdict(question, answer, sentence + ".")
+
+
+def last_variable(excess: Cell | None) -> Verdict | None:
+    """Is the last variable known better than those before it?"""
+    if excess is None:
+        return None
+    question = "Is the last variable no better known than those before it?"
+    low, high = excess["ci95"]
+    figures = f"{points(excess)} over the mean of the two before it, {excess['count']:,} sentences"
+    if low > 0.05:
+        return Verdict(question, "no", f"No: the last variable stands out, as it does for one who counts: {figures}.")
+    if high < 0.05:
+        return Verdict(question, "yes", f"Yes, it does not stand out: {figures}.")
+    return Verdict(question, "open", f"The sentences do not settle it: {figures}.")
+
+
+def against_counting(last: Cell, ceiling: Ceiling, clauses: int) -> Verdict:
+    """Is the last variable known better than counting allows?"""
+    question = "Does it know the last variable better than counting allows?"
+    bound = percent(ceiling.value)
+    if not ceiling.exact:
+        bound += f" (95 % interval {100 * ceiling.ci95[0]:.1f} to {100 * ceiling.ci95[1]:.1f})"
+    told = f"a model that counts the elements of the {clauses} clauses and ignores their order can reach {bound}"
+    if ceiling.value > HIGH:
+        return Verdict(
+            question, "open", f"It cannot be told from this: {told}, and this one has {figure(last, 'clauses')}."
+        )
+    low, high = last["ci95"]
+    if low > ceiling.ci95[1]:
+        return Verdict(question, "yes", f"Yes: {told}, and this one has {figure(last, 'clauses')}.")
+    if high < ceiling.ci95[0]:
+        return Verdict(question, "no", f"No: {told}, and this one has only {figure(last, 'clauses')}.")
+    return Verdict(question, "open", f"It is as good as counting: {told}, and this one has {figure(last, 'clauses')}.")
+
+
+def order_of_learning(early: bool | None, learned: dict[int, int | None], threshold: float) -> Verdict | None:
+    """Was the last depth learned after the one before it?"""
+    if early is None:
+        return None
+    before, last = [*learned][-2:]
+    steps = [f"depth {d} {'at no step' if (s := learned[d]) is None else f'at step {s:,}'}" for d in (before, last)]
+    said = f"the accuracy on the validation batch first reached {percent(threshold)} {steps[0]} and {steps[1]}"
+    question = "Was the last variable learned after the one before it?"
+    if early:
+        return Verdict(question, "no", f"No, earlier, as by one who counts: {said}.")
+    together = learned[before] == learned[last]
+    return Verdict(question, "yes", f"{'Both at the same look' if together else 'Yes'}: {said}.")
+
+
+def _too_few(question: str, cell: Cell) -> Verdict:
+    sentence = f"It cannot be told: only {cell['count']} sentences are answered rightly as they are, too few to edit."
+    return Verdict(question, "open", sentence)
+
+
+def upstream(cell: Cell) -> Verdict:
+    """Does a change upstream change the answer, and rightly?"""
+    question = "Does an element upstream change the answer?"
+    if cell["count"] < FEWEST:
+        return _too_few(question, cell)
+    answer = _above(cell, HIGH)
+    opening = {"yes": "Yes", "no": "Not as it must", "open": "Mostly"}[answer]
+    done = "after one element on the way to the target was exchanged, the new value was given in"
+    return Verdict(question, answer, f"{opening}: {done} {figure(cell, 'sentences')}.")
+
+
+def irrelevant(cell: Cell) -> Verdict:
+    """Does a change elsewhere leave the answer alone?"""
+    question = "Does an element that does not matter leave the answer alone?"
+    if cell["count"] < FEWEST:
+        return _too_few(question, cell)
+    answer = _above(cell, HIGH)
+    opening = {"yes": "Yes", "no": "No, it is led astray", "open": "Mostly"}[answer]
+    where = "a clause beside the chain" if cell["kind"] == "beside" else "a clause that follows from the target"
+    done = f"after the element of {where} was exchanged, the answer stayed in"
+    return Verdict(question, answer, f"{opening}: {done} {figure(cell, 'sentences')}.")
+
+
+def removed(cell: Cell, chance: float) -> Verdict:
+    """Does the answer fall to chance when a middle clause is gone?"""
+    question = "Does the answer depend on the clauses in the middle?"
+    if cell["count"] < FEWEST:
+        return _too_few(question, cell)
+    low = cell["ci95"][0]
+    said = f"with one clause in the middle cut out, the answer was still right in {figure(cell, 'sentences')}"
+    said += f", where guessing gives {percent(chance)}"
+    if low <= chance:
+        return Verdict(question, "yes", f"Yes: {said}.")
+    if low > chance + 0.1:
+        return Verdict(question, "no", f"Not wholly: {said}; something else gives the value away.")
+    return Verdict(question, "open", f"Almost: {said}.")
+
+
+def overall(found: dict[str, Verdict]) -> Verdict:
+    """What it all comes to.
+
+    Args:
+        found: verdicts by the names of this file's functions; those that were not made are missing.
+    """
+    question = "Does this model follow the chain?"
+    edits = [found[name].answer for name in ("upstream", "irrelevant", "removed") if name in found]
+    known = found["told_depths"].answer
+    counts = [name for name in ("last_variable", "order_of_learning") if name in found and found[name].answer == "no"]
+    counting = bool(counts) or ("irrelevant" in found and found["irrelevant"].answer == "no")
+    if known == "no":
+        opening = "It has not learned the task: not even the values that training told are all known."
+        return Verdict(question, "no", f"{opening} {found['told_depths'].sentence}")
+    if counting:
+        reason = found["irrelevant" if "irrelevant" in found and found["irrelevant"].answer == "no" else counts[0]]
+        return Verdict(question, "no", f"There are signs that it does not follow the chain. {reason.sentence}")
+    if edits and all(answer == "yes" for answer in edits) and known == "yes":
+        deeper = f" {found['beyond'].sentence}" if "beyond" in found else ""
+        opening = "It follows the chain: its answers change with the clauses that matter and with no others."
+        return Verdict(question, "yes", f"{opening} {found['told_depths'].sentence}{deeper}")
+    return Verdict(question, "open", f"These tests do not settle it. {found['told_depths'].sentence}")
+
+
+def readable_from(cells: list[Cell]) -> str:
+    """From which layer on each depth can be read, in a sentence; of the cells of `probe`."""
+    first: dict[int, Cell] = {}
+    for cell in cells:
+        if cell["depth"] not in first and _above(cell, HIGH) == "yes":
+            first[cell["depth"]] = cell
+    if not first:
+        best = max(cells, key=lambda cell: cell["value"], default=None)
+        if best is None:
+            return "There were too few sentences to fit a probe."
+        place = f"layer {best['layer']}, depth {best['depth']}"
+        return f"Nowhere is a value readable above {percent(HIGH)}; best is {place}, with {figure(best, 'clauses')}."
+    deepest = first[max(first)]
+    steps = ", ".join(f"depth {depth} from layer {cell['layer']}" for depth, cell in sorted(first.items()))
+    control = {"value": deepest["control"], "ci95": deepest["control_ci95"]}
+    return (
+        f"Readable above {percent(HIGH)}: {steps}. The deepest of them, depth {deepest['depth']}, has "
+        f"{figure(deepest, 'clauses')} at layer {deepest['layer']}, where the same probe on permuted labels has "
+        f"{figure(control)}: a difference of "
+        f"{points({'value': deepest['selectivity'], 'ci95': deepest['selectivity_ci95']})}."
+    )
+
+
+def carried(cells: list[Cell]) -> str:
+    """How far patches carry, in a sentence; of the cells of `patch`."""
+    sentences = []
+    for distance in sorted({cell["distance"] for cell in cells if cell["count"] >= FEWEST}):
+        best = max((cell for cell in cells if cell["distance"] == distance), key=lambda cell: cell["value"])
+        whom = {0: "the clause itself", 1: "its children"}.get(distance, f"clauses {distance} steps downstream")
+        sentences.append(f"{whom} best at layer {best['layer']}, in {figure(best, 'clauses')}")
+    return f"The patch carries to {'; to '.join(sentences)}." if sentences else ""

@@ -1,0 +1,189 @@
+"""Token classifiers on the road: what is labelled, what is mimicked, stock architectures, and refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForTokenClassification
+
+from hf_tasks.clauses import NO_LABEL, ClauseCollator, clause_batch, encode_clauses, loss_by_depth, right_by_depth
+from hf_tasks.errors import UserError
+from hf_tasks.mimic import association_map, local_map, mimic
+from hf_tasks.models import PositionalConfig, PositionalForTokenClassification
+from hf_tasks.recipe import load_recipe, run_name
+from hf_tasks.run import run_recipe
+from hf_tasks.tasks import get_task
+from hf_tasks.tokenizer import build_tokenizer
+from hf_tasks.train import check_it_fits
+
+RECIPE = """
+title: Chains
+summary: For the tests.
+task: lego
+head: token_classification
+parameters: {clauses: [4, 4], asked: [1, 2], query: false}
+data: {size: 64}
+model: {is_causal: false, hidden_size: 16, num_hidden_layers: 4, num_attention_heads: 2, norm_position: post}
+models:
+  looped: {share_layers: true, layers_per_clause: 2, positions: [{ids: token, encoding: match}]}
+  mimicking: {mimic: {steps: 3, batch_size: 8}, positions: [{ids: sequential, encoding: rotary}]}
+  d3: {parameters: {group: D3}, positions: [{ids: sequential, encoding: alibi}]}
+  bert: {stock: bert, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}
+trainer: {max_steps: 3, per_device_train_batch_size: 8, use_cpu: true, save_steps: 3}
+evaluation: {lengths: [4, 6], layers: {6: 12}, size: 20, parameters: {asked: all}}
+presets: {cpu: {}}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> str:
+    path = tmp_path / "chains.yaml"
+    path.write_text(RECIPE)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[Any]]:
+    task = get_task("lego", clauses=(3, 5), asked=(1, 2), query=False)
+    return task.table("train", 6).to_pydict()
+
+
+def test_a_recipe_of_token_classifiers_runs_and_is_measured_by_depth(recipe_file: str, tmp_path: Path) -> None:
+    recipe, output = load_recipe(recipe_file), tmp_path / "out"
+    results = run_recipe(recipe, [0], output)
+    places = [one["slice"] for one in results["runs"][0]["cells"]]
+    assert places == [{"clauses": n, "depth": d} for n in (4, 6) for d in range(1, n + 1)]
+    for run in results["runs"]:
+        assert all(one["metric"] == "accuracy" and one["count"] == 20 for one in run["cells"])
+    assert json.loads((output / run_name("d3", 0) / "config.json").read_text())["id2label"].keys() == set("012345")
+    card = (output / run_name("looped", 0) / "README.md").read_text()
+    assert "pipeline_tag: token-classification" in card and "12 clauses" not in card and "6 clauses, depth 6" in card
+    assert (output / "results.png").stat().st_size > 1000
+
+
+def test_labels_stand_at_the_read_out_tokens_of_asked_clauses_alone(rows: dict[str, list[Any]]) -> None:
+    tokenizer = build_tokenizer(get_task("lego", query=False))
+    encoded = encode_clauses(rows, tokenizer)
+    examples = [{key: values[i] for key, values in {**encoded, **rows}.items()} for i in range(len(rows["prompt"]))]
+    batch = ClauseCollator(tokenizer.pad_token_id, with_depths=True)(examples)
+    for i, prompt in enumerate(rows["prompt"]):
+        labels, depths = batch["labels"][i].unbind(-1)
+        wanted = {
+            1 + place: (label, depth)  # <bos> stands before the text, and every token is one character here
+            for place, label, depth in zip(rows["read_positions"][i], rows["labels"][i], rows["depths"][i], strict=True)
+            if depth <= 2
+        }
+        found = {t: (int(labels[t]), int(depths[t])) for t in range(len(labels)) if labels[t] != NO_LABEL}
+        assert found == wanted
+        assert int(batch["attention_mask"][i].sum()) == len(prompt) + 1
+
+
+def test_every_token_knows_its_clause(rows: dict[str, list[Any]]) -> None:
+    batch = clause_batch(rows, build_tokenizer(get_task("lego", query=False)))
+    for i, prompt in enumerate(rows["prompt"]):
+        expected = [-1] + [prompt[:place].count(";") for place in range(len(prompt))]
+        assert batch.clause_of_token[i, : len(expected)].tolist() == expected
+        assert (batch.clause_of_token[i, len(expected) :] == -1).all()
+
+
+def test_the_maps_are_those_of_the_official_code() -> None:
+    ids, real = torch.tensor([[5, 7, 5, 8, 5, 0]]), torch.tensor([[True] * 5 + [False]])
+    band = {0: 4.0, 1: 2.0, 2: 1.0}
+    for found, weight in (
+        (local_map(real), lambda i, j: band.get(abs(i - j), 0.0)),
+        (association_map(ids, real), lambda i, j: float(i != j and ids[0, i] == ids[0, j])),
+    ):
+        expected = np.array([[weight(i, j) + 0.001 for j in range(5)] for i in range(5)])
+        np.testing.assert_allclose(found[0, :5, :5], expected / expected.sum(1, keepdims=True), rtol=1e-5)
+        assert (found[0, :, 5] == 0).all()
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_mimicking_brings_the_maps_nearer(stock: bool) -> None:
+    torch.manual_seed(0)
+    positions = [{"ids": "sequential", "encoding": "learned", "size": 32}]
+    shape: Any = {"vocab_size": 20, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    model: Any = (
+        BertForTokenClassification(BertConfig(**shape, intermediate_size=32, pad_token_id=0, hidden_dropout_prob=0.0))
+        if stock
+        else PositionalForTokenClassification(PositionalConfig(**shape, is_causal=False, positions=positions))
+    )
+    batch = {"input_ids": torch.randint(1, 20, (16, 24)), "attention_mask": torch.ones(16, 24, dtype=torch.long)}
+    before = model.config._attn_implementation
+    losses = mimic(model, [batch] * 150, steps=150, learning_rate=3e-3)
+    assert len(losses) == 150 and losses[-1] < 0.5 * losses[0]
+    assert model.config._attn_implementation == before
+
+
+def test_mimicking_needs_two_heads() -> None:
+    model = PositionalForTokenClassification(
+        PositionalConfig(vocab_size=9, hidden_size=8, num_attention_heads=1, is_causal=False)
+    )
+    batch = {"input_ids": torch.ones(1, 3, dtype=torch.long), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    with pytest.raises(UserError, match="heads 0 and 1, and the model has 1"):
+        mimic(model, [batch], steps=1)
+
+
+def test_values_are_due_from_their_depth_on(tiny_model: Any, encode: Any) -> None:
+    model = tiny_model(("token", "match"), kind=PositionalForTokenClassification, is_causal=False, share_layers=True,
+                       num_hidden_layers=4, num_labels=3)  # fmt: skip
+    outputs = model(encode("a=1b"), output_hidden_states=True)
+    labels = torch.full((1, 4, 2), NO_LABEL)
+    labels[0, 0], labels[0, 3] = torch.tensor([2, 1]), torch.tensor([1, 2])
+
+    def reading(layer: int, token: int, label: int) -> torch.Tensor:
+        state = outputs.hidden_states[layer][0, token]
+        logits = model.score(state if layer == 4 else model.model.norm(state))
+        return -logits.log_softmax(-1)[label]
+
+    expected = (reading(2, 0, 2) + reading(4, 0, 2) + reading(4, 3, 1)) / 3
+    torch.testing.assert_close(loss_by_depth(model, 2)(outputs, labels), expected)
+
+
+class _Oracle(torch.nn.Module):
+    """Reads off + everywhere."""
+
+    device = torch.device("cpu")
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        logits = torch.zeros(*input_ids.shape, 2)
+        logits[..., 0] = 1.0
+        return type("Output", (), {"logits": logits})
+
+
+def test_accuracy_by_depth_counts_every_clause_once() -> None:
+    task = get_task("lego", clauses=(4, 4), query=False)
+    table = task.table("test", 50)
+    found = right_by_depth(_Oracle(), build_tokenizer(task), table, batch_tokens=100)
+    flat = zip(table["depths"].to_pylist(), table["labels"].to_pylist(), strict=True)
+    plus = [(d, label == 0) for row in flat for d, label in zip(*row, strict=True)]
+    assert found == {d: (sum(ok for e, ok in plus if e == d), 50) for d in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("head=tagging", "known: causal_lm, token_classification"),
+        ("task=addition", "labels no clauses"),
+        ("models.bert.stock=nothing/here", "nothing/here"),
+        ("models.bert.pretrained=true", "is an architecture"),
+        ("models.looped.pretrained=true", "needs stock"),
+        ("models.looped.layers_per_clause=3", "takes 6 layers for depth 2, and the model has 4"),
+        ("parameters.asked=[1, 9]", "9"),
+        ("evaluation.parameters.alphabet=40", "let both have one alphabet"),
+        ("evaluation.grid=[3]", "evaluation.grid"),
+        ("models.looped.mimc={}", "mimc"),
+    ],
+)
+def test_mistakes_are_one_clear_line(setting: str, says: str, recipe_file: str) -> None:
+    settings = [setting]
+    if setting == "task=addition":
+        settings += ["parameters=null", "evaluation.parameters=null", "models.d3=null"]
+    if "alphabet" in setting:
+        settings += ["evaluation.lengths=[30]", "evaluation.layers=null"]
+    with pytest.raises(UserError) as caught:
+        check_it_fits(load_recipe(recipe_file, settings=settings))
+    assert says in str(caught.value) and "\n" not in str(caught.value)
