@@ -41,6 +41,8 @@ SENTENCE = ClauseBatch(
 
 def stock(kind: str) -> Any:
     torch.manual_seed(0)
+    if kind in ("ours", "causal"):
+        return encoder(LEGO, share_layers=False, input_injection=False, is_causal=kind == "causal").eval()
     if kind == "bert":
         return BertForTokenClassification(BertConfig(hidden_size=32, **SMALL)).eval()
     if kind == "llama":
@@ -169,9 +171,9 @@ def test_wired_heads_get_their_names_in_every_application() -> None:
     assert kind_of(uniform_of, uniform_of) is None
 
 
-@pytest.mark.parametrize("kind", ["ours", "bert", "albert", "llama"])
+@pytest.mark.parametrize("kind", ["ours", "causal", "bert", "albert", "llama"])
 def test_scores_do_not_depend_on_how_rows_are_batched(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model: Any = encoder(LEGO) if kind == "ours" else stock(kind)
+    model = stock(kind)
     (batch,) = batches_of(LEGO, 6)
     whole = score_heads(model, [batch], nulls=False)
     monkeypatch.setattr("hf_tasks.analysis.forward.MAP_BYTES", 1)
@@ -200,9 +202,9 @@ def test_a_look_leaves_no_trace(kind: str) -> None:
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("kind", ["ours", "bert", "albert", "llama"])
+@pytest.mark.parametrize("kind", ["ours", "causal", "bert", "albert", "llama"])
 def test_a_head_without_output_is_a_head_that_nobody_reads(kind: str) -> None:
-    model: Any = encoder(LEGO, share_layers=False, input_injection=False) if kind == "ours" else stock(kind)
+    model = stock(kind)
     (batch,) = batches_of(LEGO, 4)
     whole = model(batch.input_ids, batch.attention_mask).logits
     with without_head(model, 2):

@@ -46,6 +46,11 @@ CASES |= {
     "modular-power": ("modular_addition", {"modulus": 100, "pad": True}),
     "modular-long": ("modular_addition", {"modulus": 7**40, "pad": 50}),
     "sort-symbols": ("sort", {"alphabet": "z]^-\\a", "length": (2, 9)}),
+    "programs-labels": ("programs", {"target": "labels"}),
+    "programs-trace": (
+        "programs",
+        {"target": "trace", "statements": ["straight"], "lines": (4, 8), "variables": (1, 4)},
+    ),
     "lego-few": ("lego", {"clauses": (3, 6), "asked": "second_half", "order": "forward"}),
     "lego-labels": ("lego", {"group": "D3", "query": False, "graph": "star", "order": "reverse", "asked": (1, 2)}),
     "lego-points": ("lego", {"group": "S3", "action": "natural", "clauses": (5, 9), "depth": (2, 4), "alphabet": 30}),
@@ -60,6 +65,7 @@ VAST = {
     "parity": {"length": (80, 80)},
     **{name: {"length": (20, 20)} for name in ("copy", "reverse", "sort")},
     "lego": {"clauses": (20, 20)},
+    "programs": {"lines": (20, 20)},
 }
 
 
@@ -255,7 +261,7 @@ def test_max_lengths_hold_and_are_near(task: Task) -> None:
     for seen, bound in zip(longest, task.max_lengths, strict=True):
         assert seen <= bound
         # Random spaces and scenes reach their longest rarely.
-        assert bound <= (seen + 2 if "plain" in task.parameters().get("format", "plain") else 1.5 * seen)
+        assert bound <= (seen + 2 if "plain" in table["format"][0].as_py() else 1.5 * seen)
 
 
 def test_the_number_format_tells_how_answers_are_written(task: Task) -> None:
@@ -303,9 +309,9 @@ def test_parameters_survive_json(task: Task) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_docstring_example_is_right(name: str) -> None:
-    example = re.search(r"Example: (\S+) -> (\S+)   \((.*)\)\n", TASKS[name].__doc__ or "")
+    example = re.search(r"Example: (.+) -> (\S+)   \((.*)\)\n", TASKS[name].__doc__ or "")
     assert example, f"the docstring of {name} needs a line 'Example: PROMPT -> ANSWER   (parameters)'"
-    prompt, answer, parameters = example.groups()
+    prompt, answer, parameters = example[1].replace(r"\n", "\n"), example[2], example[3]
     task = get_task(name, **eval(f"dict({parameters})"))
     assert task.answer(prompt) == answer
     assert task.check(prompt, answer)

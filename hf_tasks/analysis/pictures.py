@@ -47,8 +47,8 @@ def svg(draw: Any, name: str, height: float, panels: int = 1) -> str:
     head, rest = text.split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)
     assert view is not None
-    # Names of parts that are the same in every picture would not be unique on the page.
-    rest = re.sub(r'(<g id=")(?=[a-z]+_\d+")', rf"\g<1>{name}-", rest)
+    # Matplotlib gives the same names to the parts of every picture, and a page is to have each once.
+    rest = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", rest)
     return f'<svg role="img" aria-label="{name}" {view[0]}>{rest}'.replace(INK, "currentColor")
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import torch
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
+from rich.console import Console
 from rich.progress import Progress
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -107,10 +108,9 @@ def analyze(
     """
     if size < 20:
         raise UserError(f"--size {size}: intervals need at least 20 sentences")
-    page = output or folder / "analysis.html"
+    run, page = open_run(folder, settings, layers), output or folder / "analysis.html"
     if page.is_dir() or not page.parent.is_dir():
         raise UserError(f"{str(page)!r} cannot be written: give --output a file name in a folder that exists")
-    run = open_run(folder, settings, layers)
     start = time.monotonic()
     found = measure(run, size, seed)
     found["seconds"] = round(time.monotonic() - start)
@@ -229,7 +229,8 @@ def measure(run: Run, size: int, seed: int) -> dict[str, Any]:
     batches = _batches(run, table)
     fewer = _batches(run, table.slice(0, FEWER))
     found: dict[str, Any] = {"size": size, "seed": seed, "fewer": min(size, FEWER)}
-    with Progress(transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
 
         def shown(items: Iterable[Any], name: str) -> Iterable[Any]:
             return progress.track([*items], description=name)
@@ -325,7 +326,8 @@ def _example(run: Run, table: pa.Table) -> dict[str, Any]:
     steps = [] if target is None else sorted([*ancestors(row, target), target], key=lambda i: row["depths"][i])
     texts = [row["prompt"][row["clause_starts"][i] : row["clause_ends"][i]].strip() for i in steps]
     values = [run.task.classes[row["labels"][i]] for i in steps]
-    return {"prompt": row["prompt"], "steps": [*zip(texts, values, strict=True)]}
+    depth = 0 if target is None else row["depths"][target]
+    return {"prompt": row["prompt"], "steps": [*zip(texts, values, strict=True)], "depth": depth}
 
 
 def _example_maps(run: Run, rows: list[Cell], table: pa.Table) -> list[dict[str, Any]]:
@@ -333,24 +335,26 @@ def _example_maps(run: Run, rows: list[Cell], table: pa.Table) -> list[dict[str,
     sentence = table.take([int(np.argmin([len(text) for text in table["prompt"].to_pylist()]))])
     (batch,) = _batches(run, sentence)
     ((_, maps),) = attention_maps(run.model, batch)
-    tokens = run.tokenizer.convert_ids_to_tokens(batch.input_ids[0].tolist())
+    ids = batch.input_ids[0].tolist()
+    written = zip(ids, run.tokenizer.convert_ids_to_tokens(ids), strict=True)
+    tokens = ["\u00b7" if i in run.tokenizer.all_special_ids else token.replace("\n", "\u21b5") for i, token in written]
     shown: list[dict[str, Any]] = []
     for row in _best_heads(rows):
         if len(shown) < SHOWN_MAPS and row["head"] not in [one["head"] for one in shown]:
             weights = maps[row["application"]][0, row["head"]].cpu().numpy()
-            shown.append({**row, "weights": weights, "tokens": [token.replace("\n", "\u21b5") for token in tokens]})
+            shown.append({**row, "weights": weights, "tokens": tokens})
     return shown
 
 
 def _verdicts(run: Run, found: dict[str, Any]) -> dict[str, verdicts.Verdict]:
     cells, chance = found["accuracy"], 1 / len(run.task.classes)
     one_path = _counts(run.task) and run.task.parameters()["chains"] == 1
-    early = last_learned_early({depth: step for depth, step in found["learned"].items() if depth in run.told})
+    learned = {depth: step for depth, step in found["learned"].items() if depth in run.told}
     made: dict[str, verdicts.Verdict | None] = {
         "told_depths": verdicts.told_depths(cells, run.told),
         "beyond": verdicts.beyond(cells, run.told, chance),
         "last_variable": verdicts.last_variable(found["excess"]) if one_path else None,
-        "order_of_learning": verdicts.order_of_learning(early, found["learned"], LEARNED),
+        "order_of_learning": verdicts.order_of_learning(last_learned_early(learned), learned, LEARNED),
     }
     if found["ceilings"]:
         depth, ceiling = found["ceilings"][-1]
@@ -396,10 +400,15 @@ def render(run: Run, found: dict[str, Any]) -> str:
         run=run,
         found=found,
         pictures={name: [*map(Markup, of)] if isinstance(of, list) else Markup(of) for name, of in drawn.items()},
+        told=verdicts.spans(run.told),
+        group=get_group(run.task.parameters()["group"]) if "group" in run.task.parameters() else None,
         task_is=(type(run.task).__doc__ or "").strip().splitlines()[0],
         parameters=run.task.parameters(),
         chance=chance,
+        high=verdicts.HIGH,
         kinds=kind_counts(found["kinds"]),
+        steps=verdicts.two_steps(found["kinds"]),
+        elsewhere=elsewhere(run.folder),
         named_from=NAMED_FROM,
         probe_sentence=verdicts.readable_from(found["probes"]),
         patch_sentence=verdicts.carried(found.get("patches", [])),
@@ -410,6 +419,20 @@ def render(run: Run, found: dict[str, Any]) -> str:
         hardware=hardware(),
         versions={"hf_tasks": __version__, **{name: version(name) for name in ("torch", "transformers", "numpy")}},
     )
+
+
+def elsewhere(folder: Path) -> list[Cell]:
+    """What the recipe's own evaluation found: one entry a length, how deep every depth is solved and the deepest."""
+    if not (folder / "cells.json").is_file():
+        return []
+    lengths: dict[str, list[Cell]] = {}
+    for cell in json.loads((folder / "cells.json").read_text("utf-8")):
+        place = ", ".join(f"{value} {key}" for key, value in cell["slice"].items() if key != "depth")
+        lengths.setdefault(place or "as trained", []).append({**cell, "depth": cell["slice"]["depth"]})
+    return [
+        {"length": length, "solved": verdicts.solved_to(cells), **max(cells, key=lambda cell: cell["depth"])}
+        for length, cells in lengths.items()
+    ]
 
 
 def kind_counts(kinds: list[list[str | None]]) -> list[str]:
@@ -424,9 +447,9 @@ def kind_counts(kinds: list[list[str | None]]) -> list[str]:
 def untested(run: Run, found: dict[str, Any]) -> list[str]:
     """What the page does not show."""
     clauses = run.task.parameters()[run.task.length_parameter]
+    span = " to ".join(map(str, sorted({*clauses})))
     lines = [
-        f"Other sentences than those of {run.task.name} with {clauses[0]} to {clauses[1]} {run.task.length_parameter}, "
-        "other formats, and other seeds of training.",
+        f"Sentences with other than {span} {run.task.length_parameter}, other formats, and other seeds of training.",
         f"Heads beyond the best {SHOWN_HEADS} of each score were not cut off; a cut sets a head to zero, which is also "
         "something that the model has never seen.",
         "Probes are linear: a value that they do not find may still be there in another form.",

@@ -26,6 +26,17 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def spans(numbers: list[int]) -> str:
+    """Ascending whole numbers in short: "1 to 4, 6"."""
+    text: list[str] = []
+    for number in numbers:
+        if number - 1 in numbers and number + 1 in numbers:
+            continue
+        joined = number - 1 in numbers and number - 2 in numbers
+        text.append(f" to {number}" if joined else f"{', ' if text else ''}{number}")
+    return "".join(text)
+
+
 def figure(cell: Cell, what: str = "") -> str:
     """A share with its interval and count: "97.3 % (95 % interval 96.1 to 98.2, 400 clauses)"."""
     low, high = cell["ci95"]
@@ -94,6 +105,16 @@ def beyond(cells: list[Cell], asked: list[int], chance: float) -> Verdict | None
     return Verdict(question, answer, sentence + ".")
 
 
+def solved_to(cells: list[Cell]) -> int:
+    """The deepest depth up to which every one is above `HIGH`; 0 if the first is not."""
+    deepest = 0
+    for cell in sorted(cells, key=lambda cell: cell["depth"]):
+        if _above(cell, HIGH) != "yes":
+            break
+        deepest = cell["depth"]
+    return deepest
+
+
 def last_variable(excess: Cell | None) -> Verdict | None:
     """Is the last variable known better than those before it?"""
     if excess is None:
@@ -132,8 +153,8 @@ def order_of_learning(early: bool | None, learned: dict[int, int | None], thresh
     if early is None:
         return None
     before, last = [*learned][-2:]
-    steps = [f"depth {d} {'at no step' if (s := learned[d]) is None else f'at step {s:,}'}" for d in (before, last)]
-    said = f"the accuracy on the validation batch first reached {percent(threshold)} {steps[0]} and {steps[1]}"
+    steps = [f"{'at no step' if (s := learned[d]) is None else f'at step {s:,}'} for depth {d}" for d in (before, last)]
+    said = f"accuracy on the validation batch first reached {percent(threshold)} {steps[0]} and {steps[1]}"
     question = "Was the last variable learned after the one before it?"
     if early:
         return Verdict(question, "no", f"No, earlier, as by one who counts: {said}.")
@@ -196,7 +217,7 @@ def overall(found: dict[str, Verdict]) -> Verdict:
     counts = [name for name in ("last_variable", "order_of_learning") if name in found and found[name].answer == "no"]
     counting = bool(counts) or ("irrelevant" in found and found["irrelevant"].answer == "no")
     if known == "no":
-        opening = "It has not learned the task: not even the values that training told are all known."
+        opening = "On these sentences it does not do the task: not even the depths that training told are all known."
         return Verdict(question, "no", f"{opening} {found['told_depths'].sentence}")
     if counting:
         reason = found["irrelevant" if "irrelevant" in found and found["irrelevant"].answer == "no" else counts[0]]
@@ -239,3 +260,14 @@ def carried(cells: list[Cell]) -> str:
         whom = {0: "the clause itself", 1: "its children"}.get(distance, f"clauses {distance} steps downstream")
         sentences.append(f"{whom} best at layer {best['layer']}, in {figure(best, 'clauses')}")
     return f"The patch carries to {'; to '.join(sentences)}." if sentences else ""
+
+
+def two_steps(kinds: list[list[str | None]]) -> str:
+    """What it means that no head is called parent, if none is and the two others are there; else ""."""
+    found = {kind for of in kinds for kind in of}
+    if "parent" in found or not {"association", "local"} <= found:
+        return ""
+    return (
+        "None of them looks from a clause straight at the clause of its parent. Two steps lead there as well: by "
+        "association from where a variable is used to where it is defined, and inside the clause by the local habit."
+    )
