@@ -34,6 +34,12 @@ def test_figures_of_the_adapters_are_the_committed_ones() -> None:
     assert shown == markdown_table(["length", "rows", "base", *names], rows)
 
 
+def test_figures_of_lego_are_committed_ones() -> None:
+    shown = README.partition("<!-- lego:table -->\n")[2].partition("\n<!-- lego:end -->")[0].splitlines()
+    committed = results_markdown(json.loads((ROOT / "results" / "lego-generalization" / "results.json").read_text()))
+    assert len(shown) > 10 and shown == [line for line in committed.splitlines() if line in shown]
+
+
 def test_headline_holds() -> None:
     """The goal of the project's first result, on the committed run of five seeds."""
     at_100 = {row["name"]: row for row in RESULTS["summary"] if row["slice"] == {"digits_a": 100, "digits_b": 100}}
