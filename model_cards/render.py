@@ -1,7 +1,8 @@
 """Render the committed cards from the committed results and the generators: `make cards`.
 
 - One card a model of `results/`, for the first seed (the one that `make demo` trains), and one for its recipe; one card
-  a corpus of `datasets_scripts/arithmetic.py` (the others take minutes to draw), which is generated into a temporary folder for the purpose.
+  a corpus of `datasets_scripts/arithmetic.py`, which is generated into a temporary folder for the purpose. The other
+  corpora take minutes to draw and get their cards where they are made.
 - A card is text; only the dataset's picture is binary, and it is left alone while its card is right.
 """
 

@@ -300,6 +300,9 @@ def test_told_depths_and_those_beyond() -> None:
     assert no.answer == "no"
     assert "depth 2, has 50.0 % (95 % interval 45.0 to 55.0, 400 clauses)" in no.sentence
     assert verdicts.told_depths(depths(GOOD), [4]).answer == "open"
+    rare = cell(0.0, 0.0, 0.79, count=1)  # one clause at a depth is not judged by while others have more
+    assert verdicts.told_depths(depths(GOOD, rare), [1, 2]).answer == "yes"
+    assert verdicts.told_depths(depths(rare), [1]).answer == "no"
     assert verdicts.beyond(depths(GOOD), [1], 0.5) is None
     found = {
         name: verdicts.beyond(depths(GOOD, *more), [1], 0.5)

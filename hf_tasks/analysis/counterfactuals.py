@@ -56,8 +56,9 @@ class Editor:
                 )
         if any(len(written) > 1 for written in inner.values()):
             raise UserError(f"task {task.name} does not write the element as the third token of a clause: {inner}")
-        self.spellings = {element: written for element, (written,) in inner.items()}
         self.roots_too = all(roots[element] == inner.get(element, roots[element]) for element in roots)
+        known = {**roots, **inner} if self.roots_too else inner
+        self.spellings = {element: written for element, (written,) in known.items()}
 
     def _span(self, row: Row, clause: int) -> tuple[int, int, str]:
         """Where the element of a clause stands in the prompt, and how it is written."""

@@ -9,7 +9,7 @@ from typing import Any
 from hf_tasks.analysis.ceiling import Ceiling
 
 HIGH = 0.9  # an accuracy that counts as solved, a share that counts as all
-FEWEST = 20  # sentences below which nothing is concluded
+FEWEST = 20  # sentences or clauses below which nothing is concluded
 Cell = dict[str, Any]
 
 
@@ -56,10 +56,15 @@ def _above(cell: Cell, limit: float) -> str:
     return "yes" if low > limit else "no" if high < limit else "open"
 
 
+def _well_counted(cells: list[Cell]) -> list[Cell]:
+    """The cells of enough clauses to judge by; all of them if none has enough."""
+    return [cell for cell in cells if cell["count"] >= FEWEST] or cells
+
+
 def told_depths(cells: list[Cell], asked: list[int]) -> Verdict:
     """Does it solve what it was trained on?"""
     question = "Does it know the values that training told?"
-    known = [cell for cell in cells if cell["depth"] in asked]
+    known = _well_counted([cell for cell in cells if cell["depth"] in asked])
     if not known:
         return Verdict(question, "open", "None of these sentences has a clause at a depth that training told.")
     worst = min(known, key=lambda cell: cell["value"])
@@ -76,7 +81,7 @@ def told_depths(cells: list[Cell], asked: list[int]) -> Verdict:
 
 def beyond(cells: list[Cell], asked: list[int], chance: float) -> Verdict | None:
     """How far does it go beyond the depths of training? None if there are no such depths here."""
-    deeper = [cell for cell in cells if cell["depth"] > max(asked, default=0)]
+    deeper = _well_counted([cell for cell in cells if cell["depth"] > max(asked, default=0)])
     if not deeper:
         return None
     question = "Does it go deeper than training told?"
