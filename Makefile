@@ -53,6 +53,8 @@ cards: $(STAMP)  ## render the committed cards anew
 bench: $(BENCH_STAMP)  ## speed, side by side with peers
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.publishing
+	$(BIN)/python -m benchmarks.lego
+	$(BIN)/python -m benchmarks.callback
 
 # From another folder, so that the installed package is what answers and not the tree.
 wheel: $(STAMP)  ## build the wheel, install it into a venv of its own, run a smoke from it
