@@ -26,6 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from benchmarks.generation import hardware
 from hf_tasks.analysis.callback import ClauseCallback
 from hf_tasks.clauses import encode_clauses
+from hf_tasks.files import write_text
 from hf_tasks.models import PositionalConfig, PositionalForTokenClassification
 from hf_tasks.tasks import get_task
 from hf_tasks.tokenizer import build_tokenizer
@@ -127,9 +128,7 @@ def main() -> None:
         "ratio": round(ratio, 4),
         "ratio_of_two_runs": round(medians["watched"] / medians["plain"], 4),
     }
-    temporary = RESULT.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.rename(RESULT)
+    write_text(RESULT, json.dumps(result, indent=2) + "\n")
     print(f"written to benchmarks/{RESULT.name}")
 
 

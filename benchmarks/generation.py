@@ -26,6 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from hf_tasks.files import write_text
 from hf_tasks.tasks import get_task
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -143,9 +144,7 @@ def main() -> None:
         "ratio": round(ratio, 1),
         "writing": memory,
     }
-    temporary = RESULT.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.rename(RESULT)
+    write_text(RESULT, json.dumps(result, indent=2) + "\n")
     print(f"written to benchmarks/{RESULT.name}")
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.generation import ROUNDS, hardware, rows_per_second
+from hf_tasks.files import write_text
 from hf_tasks.tasks import get_task
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -81,9 +82,7 @@ def main() -> None:
         "sentences_per_second": speeds,
         "ratio": round(ratio, 1),
     }
-    temporary = RESULT.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.rename(RESULT)
+    write_text(RESULT, json.dumps(result, indent=2) + "\n")
     print(f"written to benchmarks/{RESULT.name}")
 
 

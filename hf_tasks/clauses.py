@@ -53,32 +53,19 @@ class ClauseBatch:
 
 def encode_clauses(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
     """Columns of a task -> `input_ids` and `read_tokens` (the places of `read_positions` as tokens)."""
-    encoded = tokenizer(rows["prompt"])
-    read = [
-        [encoding.char_to_token(place) for place in places]
-        for encoding, places in zip(encoded.encodings, rows["read_positions"], strict=True)  # type: ignore[arg-type]
-    ]
-    return {"input_ids": encoded["input_ids"], "read_tokens": read}
+    encoded: Any = tokenizer(rows["prompt"])
+    return {"input_ids": encoded["input_ids"], "read_tokens": _read_tokens(encoded, rows)}
 
 
 def clause_batch(rows: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> ClauseBatch:
     """Columns of a task as one batch."""
-    encoded = tokenizer(rows["prompt"])
-    inside = [
-        _clauses_of(encoding, starts, ends)
-        for encoding, starts, ends in zip(
-            encoded.encodings,  # type: ignore[arg-type]
-            rows["clause_starts"],
-            rows["clause_ends"],
-            strict=True,
-        )
-    ]
-    found = encode_clauses(rows, tokenizer)
+    encoded: Any = tokenizer(rows["prompt"])
+    spans = zip(encoded.encodings, rows["clause_starts"], rows["clause_ends"], strict=True)
     return ClauseBatch(
-        input_ids=_padded(found["input_ids"], tokenizer.pad_token_id),  # type: ignore[arg-type]
-        attention_mask=_padded([[1] * len(ids) for ids in found["input_ids"]], 0),
-        clause_of_token=_padded(inside, -1),
-        read_tokens=_padded(found["read_tokens"], -1),
+        input_ids=_padded(encoded["input_ids"], tokenizer.pad_token_id),  # type: ignore[arg-type]
+        attention_mask=_padded([[1] * len(ids) for ids in encoded["input_ids"]], 0),
+        clause_of_token=_padded([_clauses_of(*span) for span in spans], -1),
+        read_tokens=_padded(_read_tokens(encoded, rows), -1),
         labels=_padded(rows["labels"], NO_LABEL),
         depths=_padded(rows["depths"], -1),
         parents=_padded(rows["parents"], -1),
@@ -95,6 +82,12 @@ def clause_batches(
     for start in range(0, table.num_rows, step):
         part = table.select(["prompt", *COLUMNS]).slice(start, step)
         yield clause_batch(part.to_pydict(), tokenizer)
+
+
+def _read_tokens(encoded: Any, rows: dict[str, list[Any]]) -> list[list[int]]:
+    """The tokens of `read_positions`, row by row."""
+    pairs = zip(encoded.encodings, rows["read_positions"], strict=True)
+    return [[encoding.char_to_token(place) for place in places] for encoding, places in pairs]
 
 
 def _clauses_of(encoding: Any, starts: list[int], ends: list[int]) -> list[int]:
