@@ -14,16 +14,13 @@ import torch
 from hf_tasks.errors import UserError
 
 SMOOTHING = 1e-3
-BAND = (1.0, 2.0, 4.0, 2.0, 1.0)
+BAND = (4.0, 2.0, 1.0)  # at distance 0, 1, 2
 LOCAL_HEAD, ASSOCIATION_HEAD = 0, 1
 
 
 def local_map(real: torch.Tensor) -> torch.Tensor:
     """(B, S) which tokens are real -> (B, S, S): the band, over real keys."""
-    slots = torch.arange(real.shape[1], device=real.device)
-    offset = (slots - slots[:, None]).abs()
-    weights = torch.tensor(BAND, device=real.device)[2:][offset.clamp(max=2)] * (offset <= 2)
-    return _rows(weights.expand(len(real), -1, -1), real)
+    return smoothed(band(real.shape[1], real.device), real[:, None])
 
 
 def association_map(input_ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -31,12 +28,25 @@ def association_map(input_ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor
     equal = (input_ids[:, :, None] == input_ids[:, None]) & ~torch.eye(
         input_ids.shape[1], dtype=torch.bool, device=real.device
     )
-    return _rows(equal.float(), real)
+    return smoothed(equal.float(), real[:, None])
 
 
-def _rows(weights: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    weights = (weights + SMOOTHING) * real[:, None]
-    return weights / weights.sum(-1, keepdim=True)
+def band(length: int, device: torch.device) -> torch.Tensor:
+    """(length, length) the weights 1 2 4 2 1 around the diagonal."""
+    slots = torch.arange(length, device=device)
+    distance = (slots - slots[:, None]).abs()
+    return torch.tensor(BAND, device=device)[distance.clamp(max=2)] * (distance <= 2)
+
+
+def smoothed(weights: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Weights with a little everywhere, as rows that sum to 1 over visible keys."""
+    weights = (weights + SMOOTHING) * visible
+    return weights / weights.sum(-1, keepdim=True).clamp(min=SMOOTHING)
+
+
+def divergence(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """KL(ours || theirs) of every row; a gradient exists where both are 0."""
+    return (ours * (ours.clamp(min=1e-30) / theirs.clamp(min=1e-30)).log()).sum(-1)
 
 
 def mimic_loss(attentions: Iterable[torch.Tensor], input_ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -56,9 +66,8 @@ def mimic_loss(attentions: Iterable[torch.Tensor], input_ids: torch.Tensor, real
             raise UserError(f"mimic trains heads 0 and 1, and the model has {weights.shape[1]}: give it two at least")
         layers += 1
         for head, target in maps:
-            mine = _rows(weights[:, head], real)
-            divergence = torch.where(real[:, None], mine * (mine.clamp(min=1e-30) / target.clamp(min=1e-30)).log(), 0.0)
-            total = total + divergence.sum(-1)[real].mean()
+            mine = smoothed(weights[:, head], real[:, None])
+            total = total + divergence(mine, target)[real].mean()
     if not layers:
         raise UserError("mimic trains attention maps, and the model gives none: take an encoder with attention")
     return total

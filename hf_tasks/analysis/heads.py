@@ -27,11 +27,10 @@ from hf_tasks.analysis.forward import Reading, attention_maps, output_projection
 from hf_tasks.analysis.intervals import difference, mean_interval
 from hf_tasks.clauses import ClauseBatch
 from hf_tasks.errors import UserError, unknown_name
+from hf_tasks.mimic import band, divergence, smoothed
 
 MASSES = ("association", "parent", "local")
 SCORES = (*MASSES, "band", "entropy")
-BAND = (4.0, 2.0, 1.0)  # at distance 0, 1, 2
-SMOOTHING = 1e-3
 NAMED_FROM = 0.25  # see `kind_of`
 
 
@@ -151,13 +150,8 @@ def _score_rows(
 
 def _band_divergence(maps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """KL(map || band) of every row, (R, H, S)."""
-    slots = torch.arange(maps.shape[-1], device=maps.device)
-    distance = (slots[:, None] - slots).abs()
-    reach = len(BAND)
-    band = torch.where(distance < reach, torch.tensor(BAND, device=maps.device)[distance.clamp(max=reach - 1)], 0.0)
-    ours, theirs = (torch.where(visible, one + SMOOTHING, 0.0) for one in (maps, band))
-    ours, theirs = (one / one.sum(-1, keepdim=True) for one in (ours, theirs))
-    return (torch.special.xlogy(ours, ours) - torch.special.xlogy(ours, theirs)).nan_to_num(0.0).sum(-1)
+    local = band(maps.shape[-1], maps.device)
+    return divergence(smoothed(maps, visible), smoothed(local, visible))
 
 
 def _entropy(maps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
