@@ -19,7 +19,7 @@ import datasets
 import pyarrow as pa
 from datasets.builder import Key
 
-from hf_tasks.dataset import check_sizes, source_hash, write_dataset
+from hf_tasks.dataset import check_sizes, source_hash, write_card, write_dataset
 from hf_tasks.errors import UserError, unknown_name
 from hf_tasks.tasks import get_task
 from hf_tasks.tasks.base import BLOCK
@@ -121,10 +121,12 @@ def write_corpus(corpora: Mapping[str, Corpus], name: str, output: str | Path, c
     corpus = corpora[name]
     for config, made_of in corpus.configs.items():
         task = get_task(corpus.task, **made_of.parameters)
-        write_dataset(task, output, corpus.sizes, command=command, config=config)
+        write_dataset(task, output, corpus.sizes, command=command, config=config, card=False)
         for split, different in made_of.longer.items():
             task = get_task(corpus.task, **{**made_of.parameters, **different})
-            write_dataset(task, output, {"test": corpus.longer_size}, command=command, config=config, name=split)
+            longer = {"test": corpus.longer_size}
+            write_dataset(task, output, longer, command=command, config=config, name=split, card=False)
+    write_card(Path(output))
     return Path(output)
 
 

@@ -89,6 +89,30 @@ def hard_markdown(results: Results) -> str:
     return markdown_table(["problems", "length", "rows", *names], rows) if rows else ""
 
 
+def counting_markdown(results: Results) -> str:
+    """The last clause of every length beside its counting ceiling, as Markdown; empty where there is none."""
+    rows = []
+    for ceiling in results.get("ceilings", []):
+        (said,) = (
+            row for row in results["summary"] if (row["name"], row["slice"]) == (ceiling["name"], ceiling["slice"])
+        )
+        value = f"{said['median']:.2f} ({said['min']:.2f} to {said['max']:.2f})"
+        rows.append(
+            [ceiling["name"], place_of(said["slice"]), value, f"{ceiling['value']:.2f}", f"{ceiling['chance']:.2f}"]
+        )
+    return markdown_table(["model", "last clause", "accuracy", "counting ceiling", "chance"], rows) if rows else ""
+
+
+def learning_markdown(results: Results) -> str:
+    """The step at which each depth was first seen learned, one row a run, as Markdown; empty if nobody looked."""
+    learned = {(run["name"], run["seed"]): run["learned"] for run in results["runs"] if "learned" in run}
+    depths = sorted({int(depth) for steps in learned.values() for depth in steps})
+    rows = [
+        [name, seed, *(steps.get(str(depth)) or "never" for depth in depths)] for (name, seed), steps in learned.items()
+    ]
+    return markdown_table(["model", "seed", *(f"depth {depth}" for depth in depths)], rows) if rows else ""
+
+
 def length_of(place: dict[str, Any]) -> float:
     """The length of a slice: its longest operand, or its `length`, `clauses` or `lines`; 0 where it names none."""
     lengths = ("length", "clauses", "lines")
@@ -246,6 +270,8 @@ def _fill(data: ModelCardData, recipe: Recipe, results: Results | None, **fields
         results=results,
         table="" if results is None else results_markdown(results),
         hard="" if results is None else hard_markdown(results),
+        counting="" if results is None else counting_markdown(results),
+        learning="" if results is None else learning_markdown(results),
         shares=SPLIT_SHARES,
         version=__version__,
         classifier=recipe.head == TOKEN_CLASSIFICATION,

@@ -62,6 +62,7 @@ def write_dataset(
     command: str = "",
     config: str = DEFAULT_CONFIG,
     name: str | None = None,
+    card: bool = True,
 ) -> Path:
     """Write splits of a task as parquet shards with a dataset card.
 
@@ -77,6 +78,7 @@ def write_dataset(
         config: the config of the dataset that the splits belong to.
         name: the name of the split in the dataset, if it is not its own; for one split only. A named split may have
             other parameters than the rest of its config (a longer test set beside the usual one).
+        card: False leaves the card as it is, for one who writes more splits and calls `write_card` behind the last.
 
     Returns:
         the folder.
@@ -101,8 +103,10 @@ def write_dataset(
                 bar = progress.add_task(f"{task.name} {made_by['name']}", total=made_by["size"])
                 made_by = made_by | {"command": command, "versions": _versions()}
                 _write_split(task, output, made_by, lambda rows, bar=bar: progress.advance(bar, rows))
-                write_card(output)
-        write_card(output)  # an earlier run may have been killed between a split and its card
+                if card:
+                    write_card(output)
+        if card:  # an earlier run may have been killed between a split and its card
+            write_card(output)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -23,7 +23,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_tasks import __version__
 from hf_tasks.adapters import load_model
+from hf_tasks.analysis.ceiling import has_ceiling, task_ceiling
 from hf_tasks.analysis.plots import draw_results
+from hf_tasks.analysis.shortcuts import learning_order
 from hf_tasks.clauses import right_by_depth
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
@@ -193,8 +195,10 @@ def evaluate(recipe: Recipe, runs: list[tuple[str, int, Path]], output: Path) ->
     entries = []
     for name, seed, folder in runs:
         facts = json.loads((folder / "training.json").read_text())
-        del facts["log_history"]
-        entries.append({"name": name, "seed": seed, **facts, "cells": evaluate_model(recipe, name, folder)})
+        learned = learning_order(facts.pop("log_history"))
+        order = {"learned": {str(depth): step for depth, step in learned.items()}} if learned else {}
+        entries.append({"name": name, "seed": seed, **facts, **order, "cells": evaluate_model(recipe, name, folder)})
+    ceilings = last_ceilings(recipe)
     results = {
         "recipe": recipe.name,
         "preset": recipe.preset,
@@ -204,6 +208,7 @@ def evaluate(recipe: Recipe, runs: list[tuple[str, int, Path]], output: Path) ->
         "seconds": round(sum(entry["train_seconds"] for entry in entries), 1),
         "paper": [vars(figure) for figure in recipe.paper],
         "summary": summary(entries),
+        **({"ceilings": ceilings} if ceilings else {}),
         "runs": entries,
     }
     write_text(output / "results.json", json.dumps(results, indent=1) + "\n")
@@ -230,6 +235,25 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for (name, place), members in values.items()
     ]
+
+
+def last_ceilings(recipe: Recipe) -> list[dict[str, Any]]:
+    """The counting ceiling of the last clause at every length, of a token classifier that reads single paths.
+
+    Returns:
+        {"name", "slice", "value", "ci95", "limit", "chance"} for every model and length; see analysis/ceiling.py.
+    """
+    found: list[dict[str, Any]] = []
+    for name in recipe.models if recipe.head == TOKEN_CLASSIFICATION else []:
+        for length in recipe.evaluation.lengths:
+            task = recipe.task_at(length, name)
+            parameters = task.parameters()
+            # Beside other chains or distractors the last clause of a path is not the product of the sentence.
+            if has_ceiling(task) and parameters["chains"] == 1 and parameters["depth"] is None:
+                ceiling = task_ceiling(task, length)
+                known = {key: getattr(ceiling, key) for key in ("value", "ci95", "limit", "chance")}
+                found.append({"name": name, "slice": {**slice_of(task, length), "depth": length}, **known})
+    return found
 
 
 def hardware() -> str:

@@ -55,7 +55,8 @@ class Evaluation:
         grid: digits whose every pair (a, b) is evaluated. grid_size: rows for each pair.
         hard_lengths: lengths at which the task's hard cases are evaluated. hard_size: rows for each family.
         batch_tokens: upper bound of tokens (rows x length) in one batch of generation.
-        every: training steps between exact-match checks on the validation split; None: never. every_size: rows for it.
+        every: training steps between looks at the validation split, into the log history: exact match or, of token
+            classifiers, accuracy by depth and head scores; None: never. every_size: rows for it.
         max_new_tokens: limit of generation; None: as long as the longest right answer needs.
         layers: length -> how often the layers of a model that shares them are applied there; not named: as in training.
     """

@@ -44,31 +44,47 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, task: Task, where: str)
         raise UserError(f"{where} has no token for something in {prompt!r}: choose another format of {task.name}")
 
 
+def stock_config(recipe: Recipe, name: str) -> Any:
+    """The config of a stock architecture, which a model without memory was built from once.
+
+    Raises:
+        UserError: an architecture that is unknown, refuses its fields, or cannot be loaded.
+    """
+    section, fields = recipe.section(name), recipe.model_fields(name)
+    where, tokenizer = f"{recipe.name}.models.{name}", classifier_tokenizer(recipe, name)
+    labels = {"num_labels": len(recipe.get_task(name).classes)}
+    if section.stock in CONFIG_MAPPING_NAMES and section.pretrained:
+        raise UserError(f"{where}.pretrained: {section.stock!r} is an architecture; name a checkpoint as stock")
+    try:
+        if section.stock in CONFIG_MAPPING_NAMES:
+            shape = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+            config = AutoConfig.for_model(section.stock, **{**shape, **labels, **fields})
+        else:
+            config = AutoConfig.from_pretrained(section.stock, trust_remote_code=False, **fields)
+            config.num_labels = labels["num_labels"]  # as an argument it is held against the old labels, with a warning
+        with torch.device("meta"):
+            AutoModelForTokenClassification.from_config(config)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}; mend stock or its fields") from error
+    return config
+
+
 def build_classifier(recipe: Recipe, name: str) -> Any:
     """One token classifier of a recipe, its new weights drawn from torch's generator.
 
     Raises:
-        UserError: a stock architecture that is unknown, refuses its fields, or cannot be loaded.
+        UserError: as `stock_config`, or weights that cannot be loaded.
     """
-    section, fields = recipe.section(name), recipe.model_fields(name)
+    section = recipe.section(name)
     if section.stock is None:
         return PositionalForTokenClassification(build_config(recipe, name))
-    where, tokenizer = f"{recipe.name}.models.{name}", classifier_tokenizer(recipe, name)
-    labels = {"num_labels": len(recipe.get_task(name).classes)}
-    try:
-        if section.stock in CONFIG_MAPPING_NAMES:
-            if section.pretrained:
-                raise UserError(f"{where}.pretrained: {section.stock!r} is an architecture; name a checkpoint as stock")
-            shape = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-            config = AutoConfig.for_model(section.stock, **{**shape, **labels, **fields})
-        else:
-            config = AutoConfig.from_pretrained(section.stock, trust_remote_code=False, **labels, **fields)
-        if section.pretrained:
-            return AutoModelForTokenClassification.from_pretrained(
-                section.stock, config=config, dtype=torch.float32, trust_remote_code=False
-            )
+    config = stock_config(recipe, name)
+    if not section.pretrained:
         return AutoModelForTokenClassification.from_config(config)
-    except UserError:
-        raise
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        raise UserError(f"{where}: {' '.join(str(error).split())}; mend stock or its fields") from error
+    try:
+        return AutoModelForTokenClassification.from_pretrained(
+            section.stock, config=config, dtype=torch.float32, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{recipe.name}.models.{name}: {said}; mend stock or its fields") from error

@@ -1,7 +1,7 @@
 """Recipe -> trained model, through the plain `Trainer`.
 
 - No Trainer subclass: the learning rate of encodings is a matter of optimizer groups, the loss mask of the collator,
-  exact match during training of a callback.
+  what is watched during training of callbacks.
 - Loss falls on the answer and <eos> alone, or on the labels of the asked clauses.
 - A run trains in `.training/RUN` and is moved to `RUN` in one rename when it is complete, so a folder without a dot is
   always a whole model. A run started again continues from its last whole checkpoint and ends bitwise equal on one CPU.
@@ -32,6 +32,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_tasks.adapters import add_adapter, get_tokenizer, load_base
+from hf_tasks.analysis.callback import ClauseCallback
 from hf_tasks.clauses import ClauseCollator, encode_clauses, loss_by_depth
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
@@ -41,7 +42,7 @@ from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM, 
 from hf_tasks.models.position_encodings import Learned, PositionEncoding
 from hf_tasks.models.position_ids import Tokens
 from hf_tasks.recipe import TOKEN_CLASSIFICATION, Recipe, build_config, check_stable, run_name, training_arguments
-from hf_tasks.stock import build_classifier, classifier_tokenizer
+from hf_tasks.stock import build_classifier, classifier_tokenizer, stock_config
 from hf_tasks.tasks import Task
 
 WORKSHOP = ".training"  # unfinished runs, inside the output folder
@@ -220,10 +221,11 @@ def check_it_fits(recipe: Recipe) -> None:
     # Training lengths are mixed: the longest of many rows stands for them.
     tables = [training.table("train", size=256), *(task.table("test", size=1) for task in tasks)]
     texts = [max(map(str.__add__, *(t[c].to_pylist() for c in ("prompt", "answer"))), key=len) for t in tables]
-    # A model that has not learned to stop goes on to the limit, with one digit after the other.
+    # A model that has not learned to stop goes on to the limit, with one digit (or, without any, name) after the other.
     for task, table in zip(tasks, tables[1:], strict=True):
         limit = wanted.max_new_tokens or task.max_lengths[1] + 1
-        texts.append(table["prompt"][0].as_py() + task.number_format()["digits"][0] * limit)
+        token = [*task.number_format()["digits"], *task.vocabulary][0]
+        texts.append(table["prompt"][0].as_py() + token * limit)
     rows = get_tokenizer(training, recipe.base)(texts, padding=True, return_tensors="pt")
     longest = max(sum(task.max_lengths) for task in tasks) + 2
     if recipe.base is not None:
@@ -236,9 +238,9 @@ def check_it_fits(recipe: Recipe) -> None:
 def _check_classifiers(recipe: Recipe) -> None:
     """`check_it_fits` for token classifiers: there are such rows, and each model reads the longest of them."""
     wanted = recipe.evaluation
-    if recipe.base is not None or wanted.grid or wanted.hard_lengths or wanted.every is not None:
+    if recipe.base is not None or wanted.grid or wanted.hard_lengths:
         raise UserError(
-            f"{recipe.name}: head {TOKEN_CLASSIFICATION} reads no base, and no evaluation.grid, hard_lengths or every: "
+            f"{recipe.name}: head {TOKEN_CLASSIFICATION} reads no base, and no evaluation.grid or hard_lengths: "
             "leave them out"
         )
     if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
@@ -257,15 +259,28 @@ def _check_classifiers(recipe: Recipe) -> None:
             for task, split in zip(tasks, ["train"] + ["test"] * (len(tasks) - 1), strict=True)
         ]
         rows = tokenizer(prompts, padding=True, return_tensors="pt")
-        with torch.device("meta"):
-            config = build_config(recipe, name) if section.stock is None else build_classifier(recipe, name).config
+        config = build_config(recipe, name) if section.stock is None else stock_config(recipe, name)
         if section.stock is None:
             _check_tables(config, where, rows, rows["input_ids"].shape[1])
+            if config.is_causal:
+                _check_seen(where, tokenizer, training)
         elif rows["input_ids"].shape[1] > getattr(config, "max_position_embeddings", rows["input_ids"].shape[1]):
             raise UserError(f"{where} takes {config.max_position_embeddings} tokens, and prompts have up to "
                             f"{rows['input_ids'].shape[1]}: use shorter lengths")  # fmt: skip
         if section.layers_per_clause is not None:
             _check_layers(where, section.layers_per_clause, config, training)
+
+
+def _check_seen(where: str, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
+    """Refuse read-out places at which a causal model has not seen the whole clause."""
+    row = {name: values[0] for name, values in task.generate("train", size=1).items()}
+    for place, end in zip(row["read_positions"], row["clause_ends"], strict=True):
+        if len(tokenizer(row["prompt"][place:end], add_special_tokens=False)["input_ids"]) > 1:  # type: ignore[arg-type]
+            raise UserError(
+                f"{where}.is_causal is true, and the value of the clause {row['prompt'][place:end]!r} is read off at "
+                f"its first token, before a causal model has seen the rest: set is_causal to false or, for lego, "
+                "parameters.read_at to end"
+            )
 
 
 def _check_layers(where: str, layers_per_clause: int, config: Any, task: Task) -> None:
@@ -376,7 +391,8 @@ def _build_trainer(recipe: Recipe, name: str, seed: int, workshop: Path) -> Trai
         collator = AnswerCollator(tokenizer.pad_token_id)  # type: ignore[arg-type]
         model = _build_model(recipe, name)
     if recipe.evaluation.every is not None:
-        callbacks.append(ExactMatchCallback(task, tokenizer, recipe.evaluation.every, recipe.evaluation.every_size))
+        watch = ClauseCallback if recipe.head == TOKEN_CLASSIFICATION else ExactMatchCallback
+        callbacks.append(watch(task, tokenizer, recipe.evaluation.every, recipe.evaluation.every_size))
     optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
     trainer = Trainer(
         model=model,

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForTokenClassification
+from transformers import AlbertConfig, AlbertForTokenClassification, BertConfig, BertForTokenClassification
 
+from hf_tasks.cards import counting_markdown, learning_markdown
 from hf_tasks.clauses import NO_LABEL, ClauseCollator, clause_batch, encode_clauses, loss_by_depth, right_by_depth
 from hf_tasks.errors import UserError
+from hf_tasks.evaluate import last_ceilings
 from hf_tasks.mimic import association_map, local_map, mimic
 from hf_tasks.models import PositionalConfig, PositionalForTokenClassification
 from hf_tasks.recipe import load_recipe, run_name
@@ -33,7 +36,7 @@ models:
   d3: {parameters: {group: D3}, positions: [{ids: sequential, encoding: alibi}]}
   bert: {stock: bert, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}
 trainer: {max_steps: 3, per_device_train_batch_size: 8, use_cpu: true, save_steps: 3}
-evaluation: {lengths: [4, 6], layers: {6: 12}, size: 20, parameters: {asked: all}}
+evaluation: {lengths: [4, 6], layers: {6: 12}, size: 20, parameters: {asked: all}, every: 2, every_size: 4}
 presets: {cpu: {}}
 """
 
@@ -62,6 +65,72 @@ def test_a_recipe_of_token_classifiers_runs_and_is_measured_by_depth(recipe_file
     card = (output / run_name("looped", 0) / "README.md").read_text()
     assert "pipeline_tag: token-classification" in card and "12 clauses" not in card and "6 clauses, depth 6" in card
     assert (output / "results.png").stat().st_size > 1000
+    history = json.loads((output / run_name("bert", 0) / "training.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history if "accuracy_by_depth" in entry] == [2]  # all depths, told or not
+    assert all(run["learned"].keys() == set("1234") for run in results["runs"])
+
+
+def test_results_say_what_counting_reaches_and_in_which_order_depths_were_learned(
+    recipe_file: str, tmp_path: Path
+) -> None:
+    settings = ["models.mimicking=null", "models.bert=null", "evaluation.lengths=[2, 4]"]
+    results = run_recipe(load_recipe(recipe_file, settings=settings), [0], tmp_path / "out")
+    found = {(one["name"], one["slice"]["depth"]): one["value"] for one in results["ceilings"]}
+    known = {("looped", 2): 1, ("looped", 4): 1, ("d3", 2): 1, ("d3", 4): 0.64}  # .64: facts-lego.md 1.6, sampled
+    assert found == pytest.approx(known, abs=0.015)
+    assert (results["ceilings"][-1]["limit"], results["ceilings"][-1]["chance"]) == (1 / 3, 1 / 6)
+    (last,) = (row for row in results["summary"] if row["name"] == "d3" and row["slice"] == {"clauses": 4, "depth": 4})
+    value = f"{last['median']:.2f}"
+    assert f"| d3 | 4 clauses, depth 4 | {value} ({value} to {value}) | 0.63 | 0.17 |" in counting_markdown(results)
+
+    results["runs"][0]["learned"] = {"1": 50, "2": None, "10": 100}
+    results["runs"][1].pop("learned")
+    assert learning_markdown(results).splitlines() == [
+        "| model | seed | depth 1 | depth 2 | depth 10 |",
+        "| --- | --- | --- | --- | --- |",
+        "| looped | 0 | 50 | never | 100 |",
+    ]
+    without = {**results, "runs": results["runs"][1:], "ceilings": []}
+    assert learning_markdown(without) == counting_markdown(without) == ""
+
+
+@pytest.mark.parametrize("different", [{"chains": 2}, {"depth": [2, 2]}, {"graph": "tree"}])
+def test_there_is_no_ceiling_where_a_sentence_is_not_one_path(recipe_file: str, different: dict[str, Any]) -> None:
+    settings = [f"parameters.{name}={value}" for name, value in different.items()]
+    assert last_ceilings(load_recipe(recipe_file, settings=settings)) == []
+
+
+def test_a_causal_classifier_reads_where_it_has_seen_the_clause(recipe_file: str, tmp_path: Path) -> None:
+    causal = ["model.is_causal=true", "models.mimicking=null", "models.bert=null"]
+    with pytest.raises(UserError, match=r"models.looped.is_causal is true.* parameters.read_at to end") as caught:
+        check_it_fits(load_recipe(recipe_file, settings=causal))
+    assert "\n" not in str(caught.value)
+    for read_at in ("read_at=end", "read_at=end, format: words"):
+        written = read_at.replace("=", ": ")
+        check_it_fits(load_recipe(recipe_file, settings=[*causal, f"parameters={{query: false, {written}}}"]))
+
+
+def test_a_checkpoint_in_a_folder_is_where_training_begins(recipe_file: str, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file, settings=["models.looped=null", "models.mimicking=null", "models.d3=null"])
+    tokenizer, shape = build_tokenizer(recipe.get_task()), recipe.model_fields("bert")
+    saved = BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), pad_token_id=0, num_labels=7, **shape))
+    saved.base_model.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    settings = ["models=null", "trainer.max_steps=1", "trainer.learning_rate=0.0"]
+    for pretrained in (True, False):
+        section = f"models={{saved: {{stock: {tmp_path / 'bert'}, pretrained: {str(pretrained).lower()}}}}}"
+        output = tmp_path / f"out-{pretrained}"
+        run_recipe(load_recipe(recipe_file, settings=[*settings, section]), [0], output)
+        ours = BertForTokenClassification.from_pretrained(output / run_name("saved", 0))
+        assert ours.config.num_labels == 2 and ours.config.hidden_size == 16
+        name = "bert.encoder.layer.1.output.dense.weight"
+        assert torch.equal(ours.get_parameter(name), saved.get_parameter(name)) == pretrained
+
+
+def test_accuracy_is_that_of_asked_clauses() -> None:
+    task = get_task("lego", clauses=(6, 6), depth=(2, 2), asked=(2, 2), query=False)
+    found = right_by_depth(_Oracle(), build_tokenizer(task), task.table("test", 50))
+    assert found.keys() == {2} and found[2][1] == 50  # no distractor, and no root
 
 
 def test_labels_stand_at_the_read_out_tokens_of_asked_clauses_alone(rows: dict[str, list[Any]]) -> None:
@@ -101,16 +170,21 @@ def test_the_maps_are_those_of_the_official_code() -> None:
         assert (found[0, :, 5] == 0).all()
 
 
-@pytest.mark.parametrize("stock", [False, True])
-def test_mimicking_brings_the_maps_nearer(stock: bool) -> None:
+@pytest.mark.parametrize("kind", ["ours", "bert", "albert"])
+def test_mimicking_brings_the_maps_nearer(kind: str) -> None:
     torch.manual_seed(0)
     positions = [{"ids": "sequential", "encoding": "learned", "size": 32}]
     shape: Any = {"vocab_size": 20, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
-    model: Any = (
-        BertForTokenClassification(BertConfig(**shape, intermediate_size=32, pad_token_id=0, hidden_dropout_prob=0.0))
-        if stock
-        else PositionalForTokenClassification(PositionalConfig(**shape, is_causal=False, positions=positions))
-    )
+    stock: Any = {**shape, "intermediate_size": 32, "pad_token_id": 0, "hidden_dropout_prob": 0.0}
+    model: Any = {
+        "ours": lambda: PositionalForTokenClassification(
+            PositionalConfig(**shape, is_causal=False, positions=positions)
+        ),
+        "bert": lambda: BertForTokenClassification(BertConfig(**stock)),
+        "albert": lambda: AlbertForTokenClassification(
+            AlbertConfig(**stock, embedding_size=16, attention_probs_dropout_prob=0.0)
+        ),
+    }[kind]()
     batch = {"input_ids": torch.randint(1, 20, (16, 24)), "attention_mask": torch.ones(16, 24, dtype=torch.long)}
     before = model.config._attn_implementation
     losses = mimic(model, [batch] * 150, steps=150, learning_rate=3e-3)
@@ -178,7 +252,10 @@ def test_accuracy_by_depth_counts_every_clause_once() -> None:
         ("models.looped.mimc={}", "mimc"),
     ],
 )
-def test_mistakes_are_one_clear_line(setting: str, says: str, recipe_file: str) -> None:
+def test_mistakes_are_one_clear_line(
+    setting: str, says: str, recipe_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # retries take most of a minute
     settings = [setting]
     if setting == "task=addition":
         settings += ["parameters=null", "evaluation.parameters=null", "models.d3=null"]

@@ -115,6 +115,31 @@ def test_results_have_the_form_that_others_read(output: Path) -> None:
             assert cell["value"] * cell["count"] == round(cell["value"] * cell["count"]) and cell["count"] > 0
 
 
+@pytest.mark.parametrize(
+    ("task", "parameters", "length"),
+    [
+        ("lego", "{clauses: [3, 4]}", "clauses"),
+        ("lego", "{clauses: [3, 4], format: cot}", "clauses"),
+        ("programs", "{lines: [4, 6], target: value}", "lines"),
+    ],
+)
+def test_causal_models_answer_what_has_no_digits(task: str, parameters: str, length: str, tmp_path: Path) -> None:
+    path = tmp_path / "causal.yaml"
+    path.write_text(
+        TINY.replace("task: addition", f"task: {task}")
+        .replace("{digits: [1, 3], reverse: answer, pad: true}", parameters)
+        .replace(
+            "lengths: [2, 5], size: 8, hard_lengths: [4], hard_size: 4, grid: [2, 3], grid_size: 2",
+            "lengths: [4], size: 4",
+        )
+        .replace("size: 64}", "size: 512}")
+    )
+    results = run_recipe(
+        load_recipe(str(path), settings=["models.ours=null", "trainer.max_steps=2"]), [0], tmp_path / "out"
+    )
+    assert [one["slice"] for one in results["runs"][0]["cells"]] == [{length: 4}]
+
+
 def test_same_again_does_nothing_and_seeds_are_added(recipe: Recipe, output: Path) -> None:
     weights = output / "ours-seed0" / "model.safetensors"
     before = weights.stat().st_mtime_ns

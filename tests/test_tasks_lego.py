@@ -567,3 +567,20 @@ def test_bad_parameters_are_refused_in_one_line(parameters: dict, message: str) 
     with pytest.raises(UserError, match=message) as error:
         lego(**parameters)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("format", ["symbolic", "words", "code", "bert"])
+def test_read_at_its_end_a_clause_is_behind_the_model(format: str) -> None:
+    parameters = {"clauses": (3, 5), "format": format, "query": False}
+    parameters |= {"order": "forward"} if format == "code" else {}
+    task = get_task("lego", **parameters, read_at="end")
+    tokenizer = build_tokenizer(task)
+    rows = task.generate("train", 20)
+    for prompt, places, ends in zip(rows["prompt"], rows["read_positions"], rows["clause_ends"], strict=True):
+        encoding = tokenizer(prompt).encodings[0]
+        assert [encoding.char_to_token(place) for place in places] == [encoding.char_to_token(end - 1) for end in ends]
+
+
+def test_read_at_is_one_of_two() -> None:
+    with pytest.raises(UserError, match=r"unknown read_at 'middle'; known: end, variable"):
+        get_task("lego", read_at="middle")

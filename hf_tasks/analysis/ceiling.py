@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_tasks.analysis.intervals import mean_interval
-from hf_tasks.tasks.groups import Action, Group
+from hf_tasks.tasks import Task
+from hf_tasks.tasks.groups import Action, Group, get_action, get_group
 
 MOST_STATES = 2**20  # (multiset, last element, product) up to which the ceiling is enumerated
 LONGEST = 12  # elements whose orders are all gone through for one sampled multiset
@@ -33,6 +34,18 @@ class Ceiling:
     exact: bool
     limit: float | None
     chance: float
+
+
+def has_ceiling(task: Task) -> bool:
+    """Whether the sentences of a task are made of paths of group elements, for which a ceiling is known."""
+    return "group" in task.parameters() and task.parameters().get("graph") == "path"
+
+
+def task_ceiling(task: Task, clauses: int, samples: int = 100, seed: int = 0) -> Ceiling:
+    """`counting_ceiling` for the group and the action of a task that `has_ceiling`."""
+    parameters = task.parameters()
+    group = get_group(parameters["group"])
+    return counting_ceiling(group, get_action(group, parameters["action"]), clauses, samples, seed)
 
 
 def counting_ceiling(group: Group, action: Action, clauses: int, samples: int = 400, seed: int = 0) -> Ceiling:

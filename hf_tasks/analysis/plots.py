@@ -104,12 +104,16 @@ def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
         for name in names:
             rows = [row for row in _cells(results, name, None) if length_of(row["slice"]) == length]
             rows.sort(key=lambda row: row["slice"]["depth"])
-            _draw_band(axes, name, [row["slice"]["depth"] for row in rows], rows)
+            color = _draw_band(axes, name, [row["slice"]["depth"] for row in rows], rows)
+            for ceiling in results.get("ceilings", []):
+                if ceiling["name"] == name and length_of(ceiling["slice"]) == length:
+                    axes.plot([ceiling["slice"]["depth"]], [ceiling["value"]], marker="*", markersize=11, color=color)
         axes.set(ylim=(-0.03, 1.03), xlabel="depth of the clause", title=f"{length:g} clauses" if length else "")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy")
     panels[-1].legend(fontsize=8)
-    figure.suptitle(f"{results['recipe']} ({results['preset']}): {_shown(results)}", fontsize=10)
+    stars = "; star: counting ceiling" if results.get("ceilings") else ""
+    figure.suptitle(f"{results['recipe']} ({results['preset']}): {_shown(results)}{stars}", fontsize=10)
     return figure
 
 
@@ -118,11 +122,12 @@ def _shown(results: dict[str, Any]) -> str:
     return f"median of {seeds} seeds, band: minimum to maximum" if seeds > 1 else "one seed"
 
 
-def _draw_band(axes: Axes, name: str, places: list[Any], rows: list[dict[str, Any]]) -> None:
-    """A line of medians in its band."""
+def _draw_band(axes: Axes, name: str, places: list[Any], rows: list[dict[str, Any]]) -> Any:
+    """A line of medians in its band; its colour comes back."""
     (line,) = axes.plot(places, [row["median"] for row in rows], marker="o", markersize=4, label=name)
     low, high = [row["min"] for row in rows], [row["max"] for row in rows]
     axes.fill_between(places, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    return line.get_color()
 
 
 def _draw_curves(axes: Axes, results: dict[str, Any], names: list[str]) -> None:

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from hf_tasks import __version__
 from hf_tasks.adapters import load_model
 from hf_tasks.analysis import pictures, verdicts
-from hf_tasks.analysis.ceiling import Ceiling, counting_ceiling
+from hf_tasks.analysis.ceiling import has_ceiling, task_ceiling
 from hf_tasks.analysis.counterfactuals import Editor, ancestors, counterfactual_tests, patch_pairs, target_of
 from hf_tasks.analysis.forward import (
     all_asked,
@@ -53,7 +53,7 @@ from hf_tasks.evaluate import hardware
 from hf_tasks.files import write_text
 from hf_tasks.recipe import Recipe, parse_setting, read_recipe, run_name
 from hf_tasks.tasks import Task, get_task
-from hf_tasks.tasks.groups import get_action, get_group
+from hf_tasks.tasks.groups import get_group
 
 FEWER = 200  # sentences at most for what takes long: head scores, ablation, patching, edited sentences
 SHOWN_HEADS = 3  # of each score, in the table
@@ -238,8 +238,10 @@ def measure(run: Run, size: int, seed: int) -> dict[str, Any]:
         reading = read(shown(batches, "accuracy"), lambda batch: predict(run.model, batch))
         found["accuracy"] = accuracy_by_depth(reading)
         found["excess"] = last_excess(reading)
-        counted = _some_depths(found["accuracy"]) if _counts(run.task) else []
-        found["ceilings"] = [(depth, _ceiling(run.task, depth, seed)) for depth in shown(counted, "counting ceiling")]
+        counted = _some_depths(found["accuracy"]) if has_ceiling(run.task) else []
+        found["ceilings"] = [
+            (depth, task_ceiling(run.task, depth, seed=seed)) for depth in shown(counted, "counting ceiling")
+        ]
         scores = score_heads(run.model, shown(fewer, "heads"), seed=seed)
         found["heads"], found["kinds"] = head_table(scores), _kinds(scores)
         found["masses"] = {name: np.nanmean(scores[name].values, -1) for name in MASSES}
@@ -269,19 +271,9 @@ def _batches(run: Run, table: pa.Table) -> list[ClauseBatch]:
     return [asked_only(batch) for batch in clause_batches(table, run.tokenizer, BATCH_TOKENS)]
 
 
-def _counts(task: Task) -> bool:
-    """Whether there is a ceiling for a counter."""
-    return "group" in task.parameters() and task.parameters().get("graph") == "path"
-
-
 def _some_depths(cells: list[Cell]) -> list[int]:
     depths = [cell["depth"] for cell in cells]
     return [depths[i] for i in sorted({*np.linspace(0, len(depths) - 1, CEILINGS).round().astype(int).tolist()})]
-
-
-def _ceiling(task: Any, depth: int, seed: int) -> Ceiling:
-    group = get_group(task.group)
-    return counting_ceiling(group, get_action(group, task.action), depth, samples=100, seed=seed)
 
 
 def _kinds(scores: dict[str, Score]) -> list[list[str | None]]:
@@ -348,7 +340,7 @@ def _example_maps(run: Run, rows: list[Cell], table: pa.Table) -> list[dict[str,
 
 def _verdicts(run: Run, found: dict[str, Any]) -> dict[str, verdicts.Verdict]:
     cells, chance = found["accuracy"], 1 / len(run.task.classes)
-    one_path = _counts(run.task) and run.task.parameters()["chains"] == 1
+    one_path = has_ceiling(run.task) and run.task.parameters()["chains"] == 1
     learned = {depth: step for depth, step in found["learned"].items() if depth in run.told}
     made: dict[str, verdicts.Verdict | None] = {
         "told_depths": verdicts.told_depths(cells, run.told),

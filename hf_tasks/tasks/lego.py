@@ -31,6 +31,7 @@ from hf_tasks.tasks.text import text_array
 LARGEST_ALPHABET = 1000
 GRAPHS = ("path", "star", "tree", "dag")
 ORDERS = ("shuffled", "forward", "reverse")
+READ_AT = ("variable", "end")
 VARIABLE = "[a-z][0-9]*"
 
 
@@ -157,6 +158,8 @@ class Lego(Task):
         format: "symbolic", "words", "code" (Python, if the group is Z2 on itself and the order forward), "cot"
             (symbolic, and the answer is every clause that the value needs, resolved, from the root on) or "bert"
             (token for token the official data under the tokenizer of bert-base-uncased).
+        read_at: where a token classifier is to know the value of a clause: at its "variable", as the official code has
+            it, or at its "end", where a causal model has seen all of it.
     """
 
     name: ClassVar[str] = "lego"
@@ -173,6 +176,7 @@ class Lego(Task):
     asked: str | tuple[int, int] = "all"
     query: bool = True
     format: str = "symbolic"
+    read_at: str = "variable"
 
     # Parameters.
 
@@ -185,6 +189,7 @@ class Lego(Task):
         choice("graph", self.graph, GRAPHS)
         choice("order", self.order, ORDERS)
         choice("format of lego", self.format, FORMATS)
+        choice("read_at", self.read_at, READ_AT)
         integer("chains", self.chains, low=1)
         integer("alphabet", self.alphabet, low=1, high=LARGEST_ALPHABET)
         if not isinstance(self.query, bool):
@@ -326,7 +331,7 @@ class Lego(Task):
             "clauses": "clauses of the sentence, distractors included",
             "depth": depth,
             "labels": f"value of each clause, an index into the classes {known}",
-            "read_positions": "character of the prompt at which each clause is read out: its variable",
+            "read_positions": f"character of the prompt at which each clause is read out: its {self.read_at}",
             "clause_starts": "first character of each clause",
             "clause_ends": "the character behind each clause",
             "depths": "clauses that lead to each value, itself counted",
@@ -592,7 +597,7 @@ class Lego(Task):
             pa.array(problems["clauses"].astype(np.int32)),
             pa.array(deepest.astype(np.int32)),
             lists(of_text(values)),
-            lists(ends - widths),
+            lists(ends - (widths if self.read_at == "variable" else self._end_widths(problems))),
             lists(ends - widths),
             lists(ends),
             lists(of_text(depths)),
@@ -604,6 +609,12 @@ class Lego(Task):
             lists(of_text(problems["elements"])),
         ]
         return dict(zip(self.columns, columns, strict=True))
+
+    def _end_widths(self, problems: Problems) -> np.ndarray:
+        """(rows, clauses), how many characters the token has that closes each clause of the text."""
+        n, places = self._notation, np.arange(problems["order"].shape[1])
+        is_last = places == problems["clauses"][:, None] - 1
+        return np.where(is_last, len(n.last or n.end), len(n.end))
 
     # Reading.
 
