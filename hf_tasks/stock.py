@@ -51,16 +51,17 @@ def stock_config(recipe: Recipe, name: str) -> Any:
         UserError: an architecture that is unknown, refuses its fields, or cannot be loaded.
     """
     section, fields = recipe.section(name), recipe.model_fields(name)
+    stock = str(section.stock)
     where, tokenizer = f"{recipe.name}.models.{name}", classifier_tokenizer(recipe, name)
     labels = {"num_labels": len(recipe.get_task(name).classes)}
-    if section.stock in CONFIG_MAPPING_NAMES and section.pretrained:
-        raise UserError(f"{where}.pretrained: {section.stock!r} is an architecture; name a checkpoint as stock")
+    if stock in CONFIG_MAPPING_NAMES and section.pretrained:
+        raise UserError(f"{where}.pretrained: {stock!r} is an architecture; name a checkpoint as stock")
     try:
-        if section.stock in CONFIG_MAPPING_NAMES:
+        if stock in CONFIG_MAPPING_NAMES:
             shape = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-            config = AutoConfig.for_model(section.stock, **{**shape, **labels, **fields})
+            config = AutoConfig.for_model(stock, **{**shape, **labels, **fields})
         else:
-            config = AutoConfig.from_pretrained(section.stock, trust_remote_code=False, **fields)
+            config = AutoConfig.from_pretrained(stock, trust_remote_code=False, **fields)
             config.num_labels = labels["num_labels"]  # as an argument it is held against the old labels, with a warning
         with torch.device("meta"):
             AutoModelForTokenClassification.from_config(config)
@@ -83,7 +84,7 @@ def build_classifier(recipe: Recipe, name: str) -> Any:
         return AutoModelForTokenClassification.from_config(config)
     try:
         return AutoModelForTokenClassification.from_pretrained(
-            section.stock, config=config, dtype=torch.float32, trust_remote_code=False
+            str(section.stock), config=config, dtype=torch.float32, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         said = " ".join(str(error).split())
