@@ -1,4 +1,4 @@
-"""The command line: `hf-tasks list | generate | run | train | evaluate | analyze | publish | hub`.
+"""The command line: `hf-tasks list | generate | corpus | run | train | evaluate | analyze | publish | hub`.
 
 - A mistake of the user is one line and exit code 2, an interruption 130; `--debug` shows the traceback.
 - `--seeds` and `--set` take several values in a row: `--seeds 0 1 2`.
@@ -7,6 +7,8 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,13 +58,19 @@ def _seeds(given: list[str] | None) -> list[int] | None:
 
 @app.command("list")
 def list_(
-    what: Annotated[str | None, typer.Argument(help="encodings, position-ids, tasks or recipes.")] = None,
+    what: Annotated[str | None, typer.Argument(help="encodings, position-ids, tasks, corpora or recipes.")] = None,
 ) -> None:
     """What there is to choose from.
 
     Example: hf-tasks list encodings
     """
-    known = {"encodings": _encodings, "position-ids": _position_ids, "tasks": _tasks, "recipes": _recipes}
+    known = {
+        "encodings": _encodings,
+        "position-ids": _position_ids,
+        "tasks": _tasks,
+        "corpora": _corpora,
+        "recipes": _recipes,
+    }
     if what is not None and what not in known:
         raise unknown_name("list", what, known)
     for kind in known if what is None else [what]:
@@ -92,6 +100,12 @@ def _tasks() -> dict[str, str]:
     from hf_tasks.tasks import TASKS
 
     return {name: _first_line(cls) for name, cls in TASKS.items()}
+
+
+def _corpora() -> dict[str, str]:
+    from hf_tasks.corpora import CORPORA
+
+    return {name: _first_line(cls) for name, cls in CORPORA.items()}
 
 
 def _recipes() -> dict[str, str]:
@@ -125,6 +139,69 @@ def generate(
     command = shlex.join(["hf-tasks", *sys.argv[1:]])
     folder = write_dataset(get_task(task, **parameters), output, {split: size}, seed, command, config, name)
     print(f"{size} rows of {task} ({name or split}) are in {folder}")
+
+
+@app.command()
+def corpus(
+    name: Annotated[str, typer.Argument(help="A corpus; see: hf-tasks list corpora.")],
+    rows: Annotated[int, typer.Option(help="Rows to ask for.")],
+    output: Annotated[Path, typer.Option(help="Folder for the answers and rows.parquet.")],
+    writer: Annotated[str, typer.Option(help="grammar (no model), embedded (a small model in process) or server.")],
+    base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server; key in OPENAI_API_KEY.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What the server calls the model; with embedded, a GGUF file.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of what is asked for.")] = 0,
+    concurrency: Annotated[int | None, typer.Option(help="Requests in flight; 64, or 8 with embedded.")] = None,
+    attempts: Annotated[int, typer.Option(help="Answers that are read for a row, at most.")] = 4,
+    max_tokens_total: Annotated[int | None, typer.Option(help="Stop before more tokens are used.")] = None,
+    price: Annotated[
+        tuple[float, float] | None, typer.Option(help="Of a million prompt and completion tokens.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Stop before it costs more, in the money of --price.")] = None,
+) -> None:
+    """Ask a writer for a text corpus. The same command again continues; no answer is asked for twice.
+
+    Example: hf-tasks corpus tinystories --writer grammar --rows 2000 --output stories
+    """
+    from hf_tasks.corpora import get_corpus
+    from hf_tasks.corpora.job import TABLE, generate
+
+    asked, flying = get_corpus(name), concurrency or (8 if writer == "embedded" else 64)
+    with _writer(writer, name, base_url, model) as who:
+        report = generate(asked, who, rows, output, seed, flying, attempts, max_tokens_total, price, max_cost)
+    rejected = ", ".join(f"{reason} {count}" for reason, count in report.rejections.most_common()) or "none"
+    print(
+        f"{report.kept} of {rows} rows of {name} by {who.label} are in {output / TABLE}; answers rejected: {rejected}"
+    )
+    if report.given_up or report.stopped_by:
+        why = report.stopped_by or ", ".join(report.given_up)
+        missing = report.rows - report.settled + report.given_up.total()
+        raise UserError(f"{missing} rows got no answer ({why}); the same command asks for them again")
+
+
+@contextmanager
+def _writer(kind: str, name: str, base_url: str | None, model: str | None) -> Iterator[Any]:
+    """The writer that the options name."""
+    from hf_tasks.corpora import GRAMMARS
+    from hf_tasks.corpora.embedded import embedded
+    from hf_tasks.corpora.server import Server
+
+    if kind not in ("grammar", "embedded", "server"):
+        raise unknown_name("writer", kind, ("grammar", "embedded", "server"))
+    needed = {"grammar": (), "embedded": (), "server": ("base_url", "model")}[kind]
+    allowed = {"grammar": (), "embedded": ("model",), "server": ("base_url", "model")}[kind]
+    for option, value in (("base_url", base_url), ("model", model)):
+        if (value is None and option in needed) or (value is not None and option not in allowed):
+            verb = "needs" if value is None else "takes no"
+            raise UserError(f"--writer {kind} {verb} --{option.replace('_', '-')}")
+    if kind == "grammar":
+        yield GRAMMARS[name]()
+    elif kind == "server":
+        yield Server(str(base_url), str(model))
+    else:
+        with embedded(model) as server:
+            yield server
 
 
 @app.command()

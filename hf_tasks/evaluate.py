@@ -248,8 +248,10 @@ def last_ceilings(recipe: Recipe) -> list[dict[str, Any]]:
         for length in recipe.evaluation.lengths:
             task = recipe.task_at(length, name)
             parameters = task.parameters()
-            # Beside other chains or distractors the last clause of a path is not the product of the sentence.
-            if has_ceiling(task) and parameters["chains"] == 1 and parameters["depth"] is None:
+            # Beside other chains or distractors the last clause is not the product of the sentence; and where clauses
+            # stand in order, who counts along them follows the chain.
+            single = has_ceiling(task) and parameters["chains"] == 1 and parameters["depth"] is None
+            if single and parameters["order"] == "shuffled":
                 ceiling = task_ceiling(task, length)
                 known = {key: getattr(ceiling, key) for key in ("value", "ci95", "limit", "chance")}
                 found.append({"name": name, "slice": {**slice_of(task, length), "depth": length}, **known})

@@ -109,11 +109,12 @@ def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
                 if ceiling["name"] == name and length_of(ceiling["slice"]) == length:
                     axes.plot([ceiling["slice"]["depth"]], [ceiling["value"]], marker="*", markersize=11, color=color)
         axes.set(ylim=(-0.03, 1.03), xlabel="depth of the clause", title=f"{length:g} clauses" if length else "")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy")
     panels[-1].legend(fontsize=8)
-    stars = "; star: counting ceiling" if results.get("ceilings") else ""
-    figure.suptitle(f"{results['recipe']} ({results['preset']}): {_shown(results)}{stars}", fontsize=10)
+    stars = "\nstar: counting ceiling of the last clause" if results.get("ceilings") else ""
+    figure.suptitle(f"{results['recipe']} ({results['preset']})\n{_shown(results)}{stars}", fontsize=9)
     return figure
 
 

