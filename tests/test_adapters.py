@@ -401,8 +401,8 @@ def test_finished_folders_hold_all_weights_or_the_adapter(
     weights = sum(tensor.numel() for tensor in load_file(ours / "adapter_model.safetensors").values())
     assert facts[full]["parameters"] == facts[full]["trainable_parameters"] == total
     assert facts[ours]["trainable_parameters"] == weights and facts[ours]["parameters"] == total + weights
-    for folder in (full, ours):
-        cells = evaluate_model(load(positional), folder)
+    for name, folder in (("full", full), ("ours", ours)):
+        cells = evaluate_model(load(positional), name, folder)
         assert [cell["slice"]["digits_a"] for cell in cells] == [2, 5]
         moved = load_model(folder)
         table = moved.get_parameter(
