@@ -512,6 +512,14 @@ def test_what_is_read_is_written_again(task: Lego) -> None:
         assert values.tolist() == [row["labels"]]
 
 
+def test_the_text_says_in_which_order_a_chain_of_thought_goes() -> None:
+    task = lego(**CASES["cot-dag"])
+    rows = task.generate("train", 2000)
+    assert all(map(task.check, rows["prompt"], rows["answer"]))
+    prompt = "d=+ab;c=-a;b=-a;e=-dc;a=+1;e?"  # b and c have the same depth, and c stands first
+    assert lego(clauses=(5, 5), graph="dag", format="cot").answer(prompt) == "a=+;c=-;b=-;d=-;e=-;"
+
+
 def test_lists_have_the_same_types_whatever_the_rows(task: Lego) -> None:
     schema = task.table("train", 0).schema
     assert schema.equals(task.table("test", 30).schema)

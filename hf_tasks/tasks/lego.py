@@ -156,8 +156,9 @@ class Lego(Task):
         query: True: the prompt ends in a question for one variable, drawn from the asked ones. False: the answer is
             the values of all clauses in the order of the text.
         format: "symbolic", "words", "code" (Python, if the group is Z2 on itself and the order forward), "cot"
-            (symbolic, and the answer is every clause that the value needs, resolved, from the root on) or "bert"
-            (token for token the official data under the tokenizer of bert-base-uncased).
+            (symbolic, and the answer is every clause that the value needs, resolved, by depth from the root on and, of
+            equal depth, in the order of the text) or "bert" (token for token the official data under the tokenizer of
+            bert-base-uncased).
         read_at: where a token classifier is to know the value of a clause: at its "variable", as the official code has
             it, or at its "end", where a causal model has seen all of it.
     """
@@ -522,7 +523,7 @@ class Lego(Task):
         asked = self._numbers(self._variables)[problems["variables"][np.arange(rows), query]]
         return np.concatenate([tokens, np.stack([np.full(rows, before), asked, np.full(rows, after)], axis=1)], axis=1)
 
-    def _answer(self, problems: Problems, values: np.ndarray, query: np.ndarray) -> np.ndarray:
+    def _answer(self, problems: Problems, values: np.ndarray, depths: np.ndarray, query: np.ndarray) -> np.ndarray:
         """The tokens of the answers, (rows, T)."""
         rows, n = np.arange(len(values)), self._notation
         names = self._value_tokens
@@ -539,7 +540,10 @@ class Lego(Task):
         variables = self._numbers(self._variables)[problems["variables"]]
         ends = [np.full((*values.shape, 1), self._ids[token]) for token in (n.equals, n.end)]
         tokens = np.concatenate([variables[:, :, None], ends[0], names[values], ends[1]], axis=2)
-        return _in_line(tokens * self._needed(problems, query)[:, :, None])
+        tokens *= self._needed(problems, query)[:, :, None]
+        # A graph with two parents has many topological orders, and the text alone must say which is meant.
+        turn = np.argsort(depths * values.shape[1] + np.argsort(problems["order"], axis=1), axis=1)
+        return _in_line(np.take_along_axis(tokens, turn[:, :, None], axis=1))
 
     @cached_property
     def _value_tokens(self) -> np.ndarray:
@@ -592,7 +596,7 @@ class Lego(Task):
         deepest = depths[rows, query] if self.query else (depths * asked).max(axis=1)
         columns = [
             self._text(self._prompt(problems, sentence, query)),
-            self._text(self._answer(problems, values, query)),
+            self._text(self._answer(problems, values, depths, query)),
             pa.repeat(self.format, len(rows)),
             pa.array(problems["clauses"].astype(np.int32)),
             pa.array(deepest.astype(np.int32)),
@@ -620,8 +624,8 @@ class Lego(Task):
 
     def answer(self, prompt: str) -> str:
         problems = self._parse(prompt)
-        values, _ = self._solve(problems)
-        return self._text(self._answer(problems, values, problems["query"]))[0].as_py()
+        values, depths = self._solve(problems)
+        return self._text(self._answer(problems, values, depths, problems["query"]))[0].as_py()
 
     def _parse(self, prompt: str) -> Problems:
         clauses, query = self._read(prompt)
