@@ -38,7 +38,8 @@ from pathlib import Path
 from hf_tasks.dataset import write_dataset
 from hf_tasks.tasks import get_task
 write_dataset(get_task("addition", digits=(1, 10)), sys.argv[1], {"train": int(sys.argv[2])})
-print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])  # a child inherits its parent's ru_maxrss
+# Not ru_maxrss, which a child inherits.
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 

@@ -195,6 +195,8 @@ def _writer(kind: str, name: str, base_url: str | None, model: str | None) -> It
         if (value is None and option in needed) or (value is not None and option not in allowed):
             verb = "needs" if value is None else "takes no"
             raise UserError(f"--writer {kind} {verb} --{option.replace('_', '-')}")
+    if kind == "grammar" and name not in GRAMMARS:
+        raise UserError(f"no grammar writes {name}, only {', '.join(GRAMMARS)}: take --writer server or embedded")
     if kind == "grammar":
         yield GRAMMARS[name]()
     elif kind == "server":

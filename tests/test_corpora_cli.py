@@ -16,7 +16,7 @@ def command(*arguments: str) -> None:
         main([*arguments])
 
 
-@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("name", GRAMMARS)
 def test_every_corpus_is_made_without_a_model(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["corpus", name, "--writer", "grammar", "--rows", "12", "--output", str(tmp_path / "out")]
     command(*given)
@@ -41,7 +41,7 @@ def test_every_corpus_is_made_without_a_model(name: str, tmp_path: Path, capsys:
 
 
 def test_every_corpus_is_known_to_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert GRAMMARS.keys() == CORPORA.keys()
+    assert GRAMMARS.keys() < CORPORA.keys()
     command("list", "corpora")
     shown = capsys.readouterr().out
     assert all(name in shown for name in CORPORA)
@@ -52,6 +52,7 @@ def test_every_corpus_is_known_to_the_command_line(capsys: pytest.CaptureFixture
     [
         (["storys", "--writer", "grammar"], "unknown corpus 'storys'"),
         (["tinystories", "--writer", "gpt"], "unknown writer 'gpt'; known: embedded, grammar, server"),
+        (["textbook", "--writer", "grammar"], "no grammar writes textbook, only tinystories"),
         (["tinystories", "--writer", "server"], "--writer server needs --base-url"),
         (["tinystories", "--writer", "server", "--base-url", "http://127.0.0.1:1"], "--writer server needs --model"),
         (["tinystories", "--writer", "grammar", "--model", "x"], "--writer grammar takes no --model"),

@@ -176,10 +176,17 @@ def test_every_answer_is_counted(tmp_path: Path) -> None:
     assert report.cost == pytest.approx(report.replies * (20 * 2 + 10 * 5) / 1e6)
 
 
+def test_half_a_character_is_rejected_and_the_job_goes_on(tmp_path: Path) -> None:
+    broken = Echo(lambda request, attempt: Reply("a\ud801." if attempt == 0 else "a.", "m", "stop", 1, 1))
+    report = generate(Tiny(), broken, 5, tmp_path)
+    assert report.rejections == {"no_unicode": 5} and report.kept == 5
+    assert generate(Tiny(), broken, 5, tmp_path).requests == 0
+
+
 def test_answers_that_were_cut_off_are_rejected(tmp_path: Path) -> None:
     cut = Echo(lambda request, attempt: Reply("a.", "m", "length" if attempt == 0 else "stop", 1, 1))
     report = generate(Tiny(), cut, 5, tmp_path)
-    assert report.rejections == {"cut off": 5} and report.kept == 5
+    assert report.rejections == {"cut_off": 5} and report.kept == 5
 
 
 def test_equal_prompts_get_different_answers(tmp_path: Path) -> None:

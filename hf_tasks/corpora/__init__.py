@@ -1,6 +1,7 @@
 """Textbook-style corpora: what to ask, whom to ask, what to keep.
 
-- base.py is the contract. A corpus is one file: tinystories.py, code_exercises.py; `CORPORA` below is the registry.
+- base.py is the contract. A corpus is one file: tinystories.py, textbook.py, code_exercises.py, topics_qa.py; `CORPORA`
+  below is the registry.
 - Writers: server.py (any OpenAI-compatible server), embedded.py (a small model in process), and those without a model,
   grammar.py for stories and `ExerciseWriter` for exercises; `GRAMMARS` says which writes what.
 - job.py asks for the rows and loses none, with cache.py.
@@ -11,10 +12,14 @@
 from hf_tasks.corpora.base import Corpus, Writer
 from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter
 from hf_tasks.corpora.grammar import GrammarWriter
+from hf_tasks.corpora.textbook import Textbook
 from hf_tasks.corpora.tinystories import TinyStories, TinyStoriesInstruct
+from hf_tasks.corpora.topics_qa import TopicsQA
 from hf_tasks.errors import unknown_name
 
-CORPORA: dict[str, type[Corpus]] = {cls.name: cls for cls in (TinyStories, TinyStoriesInstruct, CodeExercises)}
+CORPORA: dict[str, type[Corpus]] = {
+    cls.name: cls for cls in (TinyStories, TinyStoriesInstruct, Textbook, CodeExercises, TopicsQA)
+}
 GRAMMARS: dict[str, type[Writer]] = {
     TinyStories.name: GrammarWriter,
     TinyStoriesInstruct.name: GrammarWriter,

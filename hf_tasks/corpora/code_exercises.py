@@ -14,6 +14,7 @@ import ast
 import itertools
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -215,7 +216,8 @@ def _unfenced(text: str) -> str:
 
 def _parse(source: str) -> ast.Module:
     try:
-        return ast.parse(source)
+        with warnings.catch_warnings(action="ignore"):  # of "\\d" in a string, which is poor style and no error
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # of deep nesting, the last two
         raise Rejected("syntax", f"{type(error).__name__}: {error}"[:200]) from None
 

@@ -15,6 +15,7 @@
 import asyncio
 import errno
 import json
+import re
 import shutil
 import time
 from collections import Counter, deque
@@ -48,6 +49,7 @@ COLUMNS = (
     "completion_tokens",
 )  # fmt: skip  (of every corpus; behind its own)
 PARAMETER = "parameter_"  # prefix of the columns that hold parameters
+_SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON may hold and Arrow may not
 _GROUP = 1000  # rows of a row group
 _TURN = 64  # rows that are dealt with before the event loop gets its turn
 _BACKLOG = 1024  # replies on their way to the disk before no more are asked for
@@ -156,7 +158,7 @@ def generate(
         folder: for the replies and the table; made if it is not there.
         seed: of the corpus.
         concurrency: requests in flight, at most.
-        attempts: answers that are read for a row, at most. One that ran into `max_tokens` is rejected ("cut off").
+        attempts: answers that are read for a row, at most. One that ran into `max_tokens` is rejected ("cut_off").
         max_tokens_total: of prompts and completions together, of all runs in this folder.
         price: of a million tokens of prompts and of completions.
         max_cost: in the same money, likewise.
@@ -364,8 +366,10 @@ class _Job:
         report.cost = self.budget.cost(report.prompt_tokens, report.completion_tokens)
         try:
             if reply.finish_reason == "length":
-                raise Rejected("cut off", f"at {request.max_tokens} tokens")
+                raise Rejected("cut_off", f"at {request.max_tokens} tokens")
             own = self.corpus.read(request, reply.text)
+            if any(map(_SURROGATE.search, [json.dumps(own, ensure_ascii=False), self.corpus.text(own)])):
+                raise Rejected("no_unicode", "half a character")
         except Rejected as rejected:
             report.rejections[rejected.reason] += 1
             if ask.attempt < ask.last:
