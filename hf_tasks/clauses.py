@@ -158,22 +158,3 @@ def loss_by_depth(model: Any, layers_per_clause: int) -> Any:
         return total / max(count, 1)  # type: ignore[return-value]
 
     return loss
-
-
-@torch.no_grad()
-def right_by_depth(
-    model: Any, tokenizer: PreTrainedTokenizerBase, table: pa.Table, batch_tokens: int = 65536
-) -> dict[int, tuple[int, int]]:
-    """Depth -> (values read off rightly, values) of a table's asked clauses; the model is put into `eval`."""
-    model.eval()
-    counts: dict[int, tuple[int, int]] = {}
-    for batch in clause_batches(table, tokenizer, batch_tokens):
-        batch = batch.to(model.device)
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        right = batch.read(logits.argmax(-1)) == batch.labels
-        told = batch.asked & (batch.labels != NO_LABEL)
-        for depth in batch.depths[told].unique().tolist():
-            here = told & (batch.depths == depth)
-            known, of = counts.get(depth, (0, 0))
-            counts[depth] = known + int(right[here].sum()), of + int(here.sum())
-    return dict(sorted(counts.items()))

@@ -187,12 +187,12 @@ def _writer(kind: str, name: str, base_url: str | None, model: str | None) -> It
     from hf_tasks.corpora.embedded import embedded
     from hf_tasks.corpora.server import Server
 
-    if kind not in ("grammar", "embedded", "server"):
-        raise unknown_name("writer", kind, ("grammar", "embedded", "server"))
-    needed = {"grammar": (), "embedded": (), "server": ("base_url", "model")}[kind]
-    allowed = {"grammar": (), "embedded": ("model",), "server": ("base_url", "model")}[kind]
+    # Writer -> the options that it takes, and whether it needs them.
+    takes = {"grammar": {}, "embedded": {"model": False}, "server": {"base_url": True, "model": True}}
+    if kind not in takes:
+        raise unknown_name("writer", kind, takes)
     for option, value in (("base_url", base_url), ("model", model)):
-        if (value is None and option in needed) or (value is not None and option not in allowed):
+        if (value is None and takes[kind].get(option)) or (value is not None and option not in takes[kind]):
             verb = "needs" if value is None else "takes no"
             raise UserError(f"--writer {kind} {verb} --{option.replace('_', '-')}")
     if kind == "grammar" and name not in GRAMMARS:

@@ -24,9 +24,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from hf_tasks import __version__
 from hf_tasks.adapters import load_model
 from hf_tasks.analysis.ceiling import has_ceiling, task_ceiling
+from hf_tasks.analysis.forward import read_asked
 from hf_tasks.analysis.plots import draw_results
-from hf_tasks.analysis.shortcuts import learning_order
-from hf_tasks.clauses import right_by_depth
+from hf_tasks.analysis.shortcuts import accuracy_by_depth, learning_order
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
 from hf_tasks.recipe import TOKEN_CLASSIFICATION, Recipe
@@ -140,8 +140,10 @@ def _clause_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTo
             # Shared layers can be applied as often as one likes; a config counts applications.
             if length in wanted.layers and getattr(model.config, "share_layers", model.config.model_type == "albert"):
                 model.config.num_hidden_layers = wanted.layers[length]
-            for depth, (right, count) in right_by_depth(model, tokenizer, table, wanted.batch_tokens).items():
-                cells.append(cell(right, count, {**slice_of(task, length), "depth": depth}, "accuracy"))
+            reading = read_asked(model, tokenizer, table, wanted.batch_tokens)
+            for one in accuracy_by_depth(reading):
+                place = {**slice_of(task, length), "depth": one.pop("depth")}
+                cells.append({"slice": place, "metric": "accuracy", **one})
             model.config.num_hidden_layers = trained
             progress.advance(bar)
     return cells

@@ -6,12 +6,15 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from transformers import AlbertConfig, AlbertForTokenClassification, BertConfig, BertForTokenClassification
 
+from hf_tasks.analysis.forward import read_asked
+from hf_tasks.analysis.shortcuts import accuracy_by_depth
 from hf_tasks.cards import counting_markdown, learning_markdown
-from hf_tasks.clauses import NO_LABEL, ClauseCollator, clause_batch, encode_clauses, loss_by_depth, right_by_depth
+from hf_tasks.clauses import NO_LABEL, ClauseCollator, clause_batch, encode_clauses, loss_by_depth
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import last_ceilings
 from hf_tasks.mimic import association_map, local_map, mimic
@@ -129,7 +132,7 @@ def test_a_checkpoint_in_a_folder_is_where_training_begins(recipe_file: str, tmp
 
 def test_accuracy_is_that_of_asked_clauses() -> None:
     task = get_task("lego", clauses=(6, 6), depth=(2, 2), asked=(2, 2), query=False)
-    found = right_by_depth(_Oracle(), build_tokenizer(task), task.table("test", 50))
+    found = right_by_depth(task, task.table("test", 50))
     assert found.keys() == {2} and found[2][1] == 50  # no distractor, and no root
 
 
@@ -228,10 +231,16 @@ class _Oracle(torch.nn.Module):
         return type("Output", (), {"logits": logits})
 
 
+def right_by_depth(task: Any, table: pa.Table, **options: Any) -> dict[int, tuple[int, int]]:
+    """Depth -> (values that the oracle reads off rightly, values)."""
+    cells = accuracy_by_depth(read_asked(_Oracle(), build_tokenizer(task), table, **options))  # type: ignore[arg-type]
+    return {one["depth"]: (round(one["value"] * one["count"]), one["count"]) for one in cells}
+
+
 def test_accuracy_by_depth_counts_every_clause_once() -> None:
     task = get_task("lego", clauses=(4, 4), query=False)
     table = task.table("test", 50)
-    found = right_by_depth(_Oracle(), build_tokenizer(task), table, batch_tokens=100)
+    found = right_by_depth(task, table, batch_tokens=100)
     flat = zip(table["depths"].to_pylist(), table["labels"].to_pylist(), strict=True)
     plus = [(d, label == 0) for row in flat for d, label in zip(*row, strict=True)]
     assert found == {d: (sum(ok for e, ok in plus if e == d), 50) for d in (1, 2, 3, 4)}

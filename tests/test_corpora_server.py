@@ -259,7 +259,7 @@ def test_the_embedded_model_answers_and_stops() -> None:
         async with server:
             title = {**SCHEMA, "properties": {"title": {"enum": ["The Red Fox"]}}, "additionalProperties": False}
             plain = [server.chat(HELLO, max_tokens=4, seed=seed) for seed in range(3)]
-            return await asyncio.gather(*plain, server.chat(HELLO, title, max_tokens=40))
+            return await asyncio.gather(*plain, server.chat(HELLO, title, max_tokens=200, seed=0))
 
     with embedded(temperature=0.5) as server:
         *plain, titled = asyncio.run(chats(server))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_tasks.corpora.answers import find_object
 from hf_tasks.corpora.base import Parameters, Rejected, Request
 from hf_tasks.corpora.grammar import GrammarWriter, Story, _grammar, write_story
 from hf_tasks.corpora.tinystories import (
@@ -20,7 +21,6 @@ from hf_tasks.corpora.tinystories import (
     TinyStories,
     TinyStoriesInstruct,
     check_story,
-    find_object,
     prompt,
     sentences,
 )

@@ -7,6 +7,7 @@ alone, so the limit is 1 / |[G, G]|: 1 for abelian groups.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -41,6 +42,7 @@ def has_ceiling(task: Task) -> bool:
     return "group" in task.parameters() and task.parameters().get("graph") == "path"
 
 
+@lru_cache(maxsize=256)  # the models of a recipe mostly share a task, and sampling takes seconds
 def task_ceiling(task: Task, clauses: int, samples: int = 100, seed: int = 0) -> Ceiling:
     """`counting_ceiling` for the group and the action of a task that `has_ceiling`."""
     parameters = task.parameters()

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_tasks.clauses import NO_LABEL, ClauseBatch
+from hf_tasks.clauses import NO_LABEL, ClauseBatch, clause_batches
 from hf_tasks.errors import UserError
 from hf_tasks.tasks import Task
 
@@ -87,6 +88,14 @@ def read(batches: Iterable[ClauseBatch], answer: Callable[[ClauseBatch], torch.T
         parts.append([x[known].numpy() for x in (correct, batch.depths, clauses, batch.asked, sentence)])
         first += len(batch.labels)
     return Reading(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def read_asked(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, table: pa.Table, batch_tokens: int = 65536
+) -> Reading:
+    """Hold a model's predictions against the asked clauses of a task's table."""
+    batches = map(asked_only, clause_batches(table, tokenizer, batch_tokens))
+    return read(batches, lambda batch: predict(model, batch))
 
 
 def asked_only(batch: ClauseBatch) -> ClauseBatch:

@@ -167,6 +167,14 @@ def order_of_learning(early: bool | None, learned: dict[int, int | None], thresh
     return Verdict(question, "yes", f"{'Both at the same look' if together else 'Yes'}: {said}.")
 
 
+def _edited(question: str, cell: Cell, openings: dict[str, str], done: str) -> Verdict:
+    """What became of the answer in edited sentences, which is to be the right one in nearly all."""
+    if cell["count"] < FEWEST:
+        return _too_few(question, cell)
+    answer = _above(cell, HIGH)
+    return Verdict(question, answer, f"{openings[answer]}: {done} {figure(cell, 'sentences')}.")
+
+
 def _too_few(question: str, cell: Cell) -> Verdict:
     sentence = f"It cannot be told: only {cell['count']} sentences are answered rightly as they are, too few to edit."
     return Verdict(question, "open", sentence)
@@ -175,24 +183,16 @@ def _too_few(question: str, cell: Cell) -> Verdict:
 def upstream(cell: Cell) -> Verdict:
     """Does a change upstream change the answer, and rightly?"""
     question = "Does an element upstream change the answer?"
-    if cell["count"] < FEWEST:
-        return _too_few(question, cell)
-    answer = _above(cell, HIGH)
-    opening = {"yes": "Yes", "no": "Not as it must", "open": "Mostly"}[answer]
     done = "after one element on the way to the target was exchanged, the new value was given in"
-    return Verdict(question, answer, f"{opening}: {done} {figure(cell, 'sentences')}.")
+    return _edited(question, cell, {"yes": "Yes", "no": "Not as it must", "open": "Mostly"}, done)
 
 
 def irrelevant(cell: Cell) -> Verdict:
     """Does a change elsewhere leave the answer alone?"""
     question = "Does an element that does not matter leave the answer alone?"
-    if cell["count"] < FEWEST:
-        return _too_few(question, cell)
-    answer = _above(cell, HIGH)
-    opening = {"yes": "Yes", "no": "No, it is led astray", "open": "Mostly"}[answer]
-    where = "a clause beside the chain" if cell["kind"] == "beside" else "a clause that follows from the target"
+    where = "a clause beside the chain" if cell.get("kind") == "beside" else "a clause that follows from the target"
     done = f"after the element of {where} was exchanged, the answer stayed in"
-    return Verdict(question, answer, f"{opening}: {done} {figure(cell, 'sentences')}.")
+    return _edited(question, cell, {"yes": "Yes", "no": "No, it is led astray", "open": "Mostly"}, done)
 
 
 def removed(cell: Cell, chance: float) -> Verdict:

@@ -107,10 +107,6 @@ class Corpus(ABC):
         """Column that `read` makes -> what it holds, for the card."""
 
     @abstractmethod
-    def parameters(self, index: int, seed: int) -> Parameters:
-        """What row `index` is to be; JSON values."""
-
-    @abstractmethod
     def request(self, index: int, parameters: Parameters) -> Request:
         """The request for a row that is to be so."""
 
@@ -126,13 +122,22 @@ class Corpus(ABC):
     def text(self, row: Row) -> str:
         """What a language model trains on."""
 
+    def parameters(self, index: int, seed: int) -> Parameters:
+        """What row `index` is to be, JSON values: one value of each axis, unless a subclass adds to them."""
+        return {axis: self.pick(axis, index, seed) for axis in self._axes}
+
     # For subclasses.
 
     def pick(self, axis: str, index: int, seed: int) -> str:
         """The value of an axis in a row."""
-        values = self.axes[axis]
+        values = self._axes[axis]
         turn, place = divmod(index, len(values))
         return values[int(_round(self.name, axis, seed, turn, len(values))[place])]
+
+    @cached_property
+    def _axes(self) -> dict[str, Sequence[str]]:
+        """`axes`, made once: they are looked at for every row, and some have thousands of values."""
+        return self.axes
 
     def rng(self, index: int, seed: int) -> np.random.Generator:
         """Randomness of one row, for what is no axis."""

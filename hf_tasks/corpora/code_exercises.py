@@ -14,12 +14,12 @@ import ast
 import itertools
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hf_tasks.corpora import sandbox
+from hf_tasks.corpora.answers import object_schema, parse_python
 from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Reply, Request, Row
 from hf_tasks.corpora.exercise_templates import DIFFICULTIES, TOPICS, compose
 from hf_tasks.tasks.hashing import hash_name, stream
@@ -42,15 +42,9 @@ NOUNS = (
     "scores", "signals", "songs", "stones", "streets",
 )  # fmt: skip
 MIN_TESTS = 3
-_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "solution": {"type": "string"},
-        "tests": {"type": "array", "items": {"type": "string"}, "minItems": MIN_TESTS},
-    },
-    "required": ["solution", "tests"],
-    "additionalProperties": False,
-}
+_SCHEMA = object_schema(
+    solution={"type": "string"}, tests={"type": "array", "items": {"type": "string"}, "minItems": MIN_TESTS}
+)
 _LEVELS = {
     "easy": "It takes one step, for somebody in the first month of programming",
     "medium": "It combines two ideas, for somebody who knows loops and conditions well",
@@ -78,9 +72,6 @@ class CodeExercises(Corpus):
             "entry_point": "name of the function",
         }
 
-    def parameters(self, index: int, seed: int) -> Parameters:
-        return {axis: self.pick(axis, index, seed) for axis in self.axes}
-
     def request(self, index: int, parameters: Parameters) -> Request:
         name = _function_name(parameters)
         task = (
@@ -102,7 +93,7 @@ class CodeExercises(Corpus):
         """
         name = _function_name(request.parameters)
         source, tests = _sources(text)
-        tree, test_tree = _parse(source), _parse(tests)
+        tree, test_tree = parse_python(source), parse_python(tests)
         function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
         if function is None:
             defined = [n.name for n in tree.body if isinstance(n, ast.FunctionDef)]
@@ -187,7 +178,7 @@ def _sources(text: str) -> tuple[str, str]:
     source = _unfenced(text)
     if "def " not in source:
         raise Rejected("no_code", text.strip()[:80])
-    body, lines = _parse(source).body, source.splitlines()
+    body, lines = parse_python(source).body, source.splitlines()
     tests = [_lines(lines, node) for node in body if isinstance(node, ast.Assert)]
     rest = [_lines(lines, node) for node in body if isinstance(node, _DEFINITIONS)]
     return "\n\n\n".join(rest) + "\n", "\n".join(tests)
@@ -212,14 +203,6 @@ def _unfenced(text: str) -> str:
         return "\n".join(blocks)
     start = re.search(r"^(?:def|import|from|@|assert|class) ?\w", text, re.MULTILINE)
     return text[start.start() :] if start else text
-
-
-def _parse(source: str) -> ast.Module:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of "\\d" in a string, which is poor style and no error
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # of deep nesting, the last two
-        raise Rejected("syntax", f"{type(error).__name__}: {error}"[:200]) from None
 
 
 def _is_trivial(node: ast.stmt) -> bool:

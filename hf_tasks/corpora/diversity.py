@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+NGRAM = 4  # of repetition inside a text
 _OPENING_WORDS = 4
 _PAIRS = 500
 Report = dict[str, Any]
@@ -28,6 +29,13 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     """Different n-grams as a share of all (Li et al. 2016, distinct-n); n-grams do not reach over the end of a text."""
     grams = [gram for text in texts for gram in zip(*(words(text)[shift:] for shift in range(n)), strict=False)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repeated_ngrams(text: str, n: int = NGRAM) -> float:
+    """Share of a text's n-grams that stood in it before; 0 where there are none."""
+    found = words(text)
+    grams = list(zip(*(found[shift:] for shift in range(n)), strict=False))
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def alike_openings(texts: Sequence[str], first_words: int = _OPENING_WORDS) -> tuple[float, list[tuple[str, int]]]:

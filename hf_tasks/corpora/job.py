@@ -15,7 +15,6 @@
 import asyncio
 import errno
 import json
-import re
 import shutil
 import time
 from collections import Counter, deque
@@ -49,7 +48,6 @@ COLUMNS = (
     "completion_tokens",
 )  # fmt: skip  (of every corpus; behind its own)
 PARAMETER = "parameter_"  # prefix of the columns that hold parameters
-_SURROGATE = re.compile("[\ud800-\udfff]")  # which JSON may hold and Arrow may not
 _GROUP = 1000  # rows of a row group
 _TURN = 64  # rows that are dealt with before the event loop gets its turn
 _BACKLOG = 1024  # replies on their way to the disk before no more are asked for
@@ -367,19 +365,24 @@ class _Job:
         try:
             if reply.finish_reason == "length":
                 raise Rejected("cut_off", f"at {request.max_tokens} tokens")
-            own = self.corpus.read(request, reply.text)
-            if any(map(_SURROGATE.search, [json.dumps(own, ensure_ascii=False), self.corpus.text(own)])):
-                raise Rejected("no_unicode", "half a character")
+            row = self.row(ask, reply, self.corpus.read(request, reply.text))
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # JSON may hold halves of surrogate pairs, and Arrow may not
+            self.reject(ask, "no_unicode")
         except Rejected as rejected:
-            report.rejections[rejected.reason] += 1
-            if ask.attempt < ask.last:
-                self.again.append(self.ask(request, ask.attempt + 1, ask.last))
-            else:
-                report.left_out += 1
-                self.table.add(request.index, None)
+            self.reject(ask, rejected.reason)
         else:
             report.kept += 1
-            self.table.add(request.index, self.row(ask, reply, own))
+            self.table.add(request.index, row)
+
+    def reject(self, ask: _Ask, reason: str) -> None:
+        """Count an answer that is not kept, and ask again or leave the row out."""
+        self.report.rejections[reason] += 1
+        if ask.attempt < ask.last:
+            self.again.append(self.ask(ask.request, ask.attempt + 1, ask.last))
+        else:
+            self.report.left_out += 1
+            self.table.add(ask.request.index, None)
 
     def row(self, ask: _Ask, reply: Reply, own: Row) -> Row:
         request = ask.request

@@ -18,13 +18,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from hf_tasks.corpora.base import Rejected, Reply
 from hf_tasks.corpora.server import NoAnswer
+from hf_tasks.corpora.words import DATA
 from hf_tasks.errors import UserError
 from hf_tasks.metrics.functions import wilson_interval
 from hf_tasks.tasks.hashing import hash_name
@@ -34,7 +34,6 @@ AGE_GROUPS = {"A": "3 or under", "B": "4-5", "C": "6-7", "D": "8-9", "E": "10-12
 COMPLETIONS = 10  # of each beginning, in the paper
 BEST_GRADE = 10
 RESAMPLES = 10_000
-_BEGINNINGS = Path(__file__).with_name("data") / "beginnings.txt"
 
 ASSESSMENT_PROMPT = (
     "The following exercise, the student is given a beginning of a story. The student needs to complete it into a full "
@@ -96,7 +95,7 @@ Graded = Grades | Rejected | NoAnswer  # graded, malformed, or not answered
 
 def beginnings() -> list[str]:
     """Our 50 beginnings, cut in mid sentence; a completion goes on behind a space."""
-    lines = _BEGINNINGS.read_text(encoding="utf-8").splitlines()
+    lines = (DATA / "beginnings.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if not line.startswith("#")]
 
 

@@ -12,20 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_tasks.corpora.diversity import alike_openings, words
+from hf_tasks.corpora.diversity import NGRAM, alike_openings, repeated_ngrams, words
 from hf_tasks.corpora.tinystories import sentences
 from hf_tasks.corpora.words import inflections, missing_words, vocabulary
 from hf_tasks.errors import UserError
 
-NGRAM = 4
 Report = dict[str, Any]
-
-
-def repeated_ngrams(text: str, n: int = NGRAM) -> float:
-    """Share of a text's n-grams that stood in it before; 0 where there are none."""
-    found = words(text)
-    grams = list(zip(*(found[shift:] for shift in range(n)), strict=False))
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def sentence_length(text: str) -> float:

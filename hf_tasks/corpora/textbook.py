@@ -7,27 +7,19 @@
 - Every block of Python must parse. It is not run: a section may show a program that fails, on purpose.
 """
 
-import ast
 import doctest
 import re
-import warnings
 from collections.abc import Sequence
 
+from hf_tasks.corpora.answers import check_phrases, check_repetition, parse_python
 from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Request, Row
-from hf_tasks.corpora.offline_grades import repeated_ngrams
 from hf_tasks.corpora.topics import programming_topics
 
 MIN_WORDS = 120
-MAX_REPEATED_LINES = 0.2  # share of the lines of prose that stood there before
-MAX_REPEATED_NGRAMS = 0.3  # the same of 4-grams of words; plain prose for children has them too
 FORBIDDEN_OPENINGS = (
     "In this chapter", "In this section", "In this lesson", "In this article", "In this tutorial", "In today's",
     "In the world of", "Welcome to", "Have you ever", "Imagine ", "Let's dive", "Are you ready", "Sure", "Certainly",
     "Of course", "Absolutely", "Great question", "Here is", "Here's",
-)  # fmt: skip
-REFUSALS = (  # narrow enough that a person in a dialogue may say "I'm sorry, but I broke it"
-    "as an ai", "as a language model", "as a large language model", "i'm sorry, but i can't", "i'm sorry, but i cannot",
-    "i can't assist", "i cannot assist", "unable to assist", "can't fulfill", "cannot fulfill", "unable to fulfill",
 )  # fmt: skip
 AUDIENCES = {
     "young children": "Sentences are short, words are plain, and every idea is compared with something from home, "
@@ -78,9 +70,6 @@ class Textbook(Corpus):
     def columns(self) -> dict[str, str]:
         return {"body": "the section, in Markdown without a title", "code": "its blocks of Python, in order"}
 
-    def parameters(self, index: int, seed: int) -> Parameters:
-        return {axis: self.pick(axis, index, seed) for axis in self.axes}
-
     def request(self, index: int, parameters: Parameters) -> Request:
         messages = [{"role": "user", "content": prompt(parameters)}]
         return Request(self.name, index, parameters, messages, max_tokens=2048)
@@ -129,36 +118,14 @@ def prompt(parameters: Parameters) -> str:
     )
 
 
-def check_phrases(text: str, echoes: Sequence[str], openings: Sequence[str]) -> None:
-    """Raises Rejected "refused", "prompt_echoed" or "stock_opening" where a text has such a phrase."""
-    low = text.lower().replace("\u2019", "'")
-    if refusal := next((one for one in REFUSALS if re.search(rf"\b{re.escape(one)}\b", low)), None):
-        raise Rejected("refused", refusal)
-    if echo := next((one for one in echoes if one in low), None):
-        raise Rejected("prompt_echoed", echo)
-    start = re.sub(r"^[^a-z]+", "", low)
-    if opening := next((one for one in openings if re.match(rf"{re.escape(one.strip().lower())}\b", start)), None):
-        raise Rejected("stock_opening", opening)
-
-
-def check_repetition(prose: str) -> None:
-    """Raises Rejected "repetitive" where too many lines or 4-grams stood in the text before."""
-    lines = [line.strip() for line in prose.splitlines() if line.strip()]
-    if (share := 1 - len(set(lines)) / max(1, len(lines))) > MAX_REPEATED_LINES:
-        raise Rejected("repetitive", f"{share:.0%} of lines")
-    if (share := repeated_ngrams(prose)) > MAX_REPEATED_NGRAMS:
-        raise Rejected("repetitive", f"{share:.0%} of 4-grams")
-
-
 def check_syntax(block: str) -> None:
     """Raises Rejected "syntax" where a block, a program or a session with `>>>`, is no Python."""
-    try:
-        if block.lstrip().startswith(">>>"):
+    if block.lstrip().startswith(">>>"):
+        try:
             block = "\n".join(example.source for example in doctest.DocTestParser().get_examples(block))
-        with warnings.catch_warnings(action="ignore"):  # of "\d" in a string, which is poor style and no error
-            ast.parse(block)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # of deep nesting, the last two
-        raise Rejected("syntax", f"{type(error).__name__}: {error}"[:200]) from None
+        except ValueError as error:
+            raise Rejected("syntax", f"ValueError: {error}"[:200]) from None
+    parse_python(block)
 
 
 def _body(text: str) -> str:

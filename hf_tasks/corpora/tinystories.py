@@ -10,12 +10,11 @@
 """
 
 import itertools
-import json
 import re
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from hf_tasks.corpora.answers import find_object, object_schema
 from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Request, Row
 from hf_tasks.corpora.words import PARTS_OF_SPEECH, missing_words, words_of
 
@@ -39,12 +38,7 @@ _SUMMARY = (
     "Then sum the story up in one or two sentences. "
     'Answer with one JSON object and nothing else: {"story": "...", "summary": "..."}'
 )
-_SCHEMA = {
-    "type": "object",
-    "properties": {"story": {"type": "string"}, "summary": {"type": "string"}},
-    "required": ["story", "summary"],
-    "additionalProperties": False,
-}
+_SCHEMA = object_schema(story={"type": "string"}, summary={"type": "string"})
 
 
 class TinyStories(Corpus):
@@ -55,8 +49,8 @@ class TinyStories(Corpus):
 
     name: ClassVar[str] = "tinystories"
 
-    @cached_property
-    def axes(self) -> dict[str, Sequence[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]  (made once)
+    @property
+    def axes(self) -> dict[str, Sequence[str]]:
         subsets = itertools.chain.from_iterable(
             itertools.combinations(FEATURES, size) for size in range(len(FEATURES) + 1)
         )
@@ -66,9 +60,6 @@ class TinyStories(Corpus):
     @property
     def columns(self) -> dict[str, str]:
         return {"story": "the story, paragraphs apart by an empty line"}
-
-    def parameters(self, index: int, seed: int) -> Parameters:
-        return {axis: self.pick(axis, index, seed) for axis in self.axes}
 
     def request(self, index: int, parameters: Parameters) -> Request:
         return Request(self.name, index, parameters, [{"role": "user", "content": prompt(parameters)}])
@@ -170,20 +161,3 @@ def sentences(text: str) -> list[str]:
     """The sentences of a text, quotations whole where they end inside a sentence: '"Hi!" said Tom.' is one."""
     # A lower-case letter behind a quotation goes on with the sentence; anything else begins a new one.
     return [one for one in re.split(r"""(?<=[.!?])\s+|(?<=[.!?]["\u201d])\s+(?![a-z])""", text.strip()) if one]
-
-
-def find_object(text: str, keys: Sequence[str]) -> dict[str, Any]:
-    """The first JSON object in a text, bare, fenced or between other words, that holds strings under all `keys`.
-
-    Raises:
-        Rejected: "no_json".
-    """
-    decoder = json.JSONDecoder(strict=False)  # small models leave line breaks in strings as they are
-    for brace in re.finditer(r"\{", text):
-        try:
-            found, _ = decoder.raw_decode(text, brace.start())
-        except (ValueError, RecursionError):
-            continue
-        if all(isinstance(found.get(key), str) for key in keys):
-            return found
-    raise Rejected("no_json", text[:40])

@@ -10,9 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hf_tasks.corpora.answers import check_phrases, check_repetition, find_object, object_schema
 from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Request, Row
-from hf_tasks.corpora.textbook import check_phrases, check_repetition
-from hf_tasks.corpora.tinystories import find_object
 from hf_tasks.corpora.topics import knowledge_topics
 
 FIELDS = ("question", "answer", "explanation")
@@ -28,12 +27,7 @@ AUDIENCES = {
     "learners of English": "Use common words and plain grammar, and no idioms.",
     "curious experts of another field": "Be exact, name causes, and do not simplify.",
 }
-_SCHEMA = {
-    "type": "object",
-    "properties": {field: {"type": "string"} for field in FIELDS},
-    "required": list(FIELDS),
-    "additionalProperties": False,
-}
+_SCHEMA = object_schema(**{field: {"type": "string"} for field in FIELDS})
 _ECHOES = ("nothing about these instructions", "answer with one json object", "make up an item")
 
 
@@ -119,9 +113,6 @@ class TopicsQA(Corpus):
             "answer": "its answer, effect, outcome or last line",
             "explanation": "the reason, or an example",
         }
-
-    def parameters(self, index: int, seed: int) -> Parameters:
-        return {axis: self.pick(axis, index, seed) for axis in self.axes}
 
     def request(self, index: int, parameters: Parameters) -> Request:
         return Request(self.name, index, parameters, [{"role": "user", "content": prompt(parameters)}], schema=_SCHEMA)
