@@ -494,7 +494,8 @@ def _attempt(topic: Topic, steps: int, function: str, noun: str, rng: np.random.
         return None
     sentence = end.phrase.format(items=_items(source, argument, filters, mapped, k), k=k, nth=_ORDINALS[k])
     lines = _body(end, source, through, condition, value, k, rng)
-    example = min(range(len(inputs)), key=lambda n: (not results[n], len(repr(inputs[n]))))
+    # A doctest prints nothing for None, so that its example is one of the others.
+    example = min(range(len(inputs)), key=lambda n: (results[n] is None, not results[n], len(repr(inputs[n]))))
     docstring = [
         *textwrap.wrap(sentence, 88), "", f">>> {function}({inputs[example]!r})", repr(results[example])
     ]  # fmt: skip
