@@ -120,18 +120,13 @@ class PaperFigure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One experiment, checked.
+class Experiment:
+    """What every recipe has: one experiment, checked.
 
     Attributes:
         name: file name without `.yaml`. preset: which overrides are laid over it.
         title, summary: for the card.
-        task, parameters: a task of the registry, and its training parameters.
-        head: what is trained: "causal_lm" answers prompts, "token_classification" labels the clauses of a prompt.
-        models: name -> `PositionalConfig` fields, laid over those of `model`; with a base, fields of its adapter. What
-            else a section may hold is a `Section`.
-        base: the checkpoint that every model starts from: a folder, or a name on the Hub.
-        adapter: `method` and PEFT's fields for it, see adapters.py.
+        models: name -> fields of its configuration, laid over those of `model`.
         trainer: `TrainingArguments` fields.
         encoding_lr_multiplier: encoding name -> factor of the learning rate for its parameters; all parameters of
             encodings are trained without weight decay.
@@ -142,19 +137,45 @@ class Recipe:
     preset: str
     title: str
     summary: str
-    task: str
     models: dict[str, dict[str, Any]]
+    model: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    encoding_lr_multiplier: dict[str, float] = field(default_factory=dict)
+    paper: list[PaperFigure] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written into a run's `recipe.yaml`; the seeds are left out, since they may be added to."""
+        shared = [f.name for f in fields(Experiment)]
+        content = asdict(self)
+        own = [key for key in content if key not in shared]
+        return {key: content[key] for key in (*shared[:4], *own, *shared[4:]) if key != "seeds"}
+
+    def to_yaml(self) -> str:
+        """As `to_dict`; `read_recipe` reads it back."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Experiment):
+    """An experiment on a task.
+
+    Attributes:
+        task, parameters: a task of the registry, and its training parameters.
+        head: what is trained: "causal_lm" answers prompts, "token_classification" labels the clauses of a prompt.
+        models: name -> `PositionalConfig` fields, laid over those of `model`; with a base, fields of its adapter. What
+            else a section may hold is a `Section`.
+        base: the checkpoint that every model starts from: a folder, or a name on the Hub.
+        adapter: `method` and PEFT's fields for it, see adapters.py.
+    """
+
+    task: str
     head: str = CAUSAL_LM
     parameters: dict[str, Any] = field(default_factory=dict)
     data: Data = field(default_factory=Data)
-    model: dict[str, Any] = field(default_factory=dict)
     base: str | None = None
     adapter: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
-    encoding_lr_multiplier: dict[str, float] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    paper: list[PaperFigure] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=lambda: [0])
 
     def section(self, name: str) -> Section:
         """What the section of a model says beside fields of its configuration."""
@@ -187,15 +208,11 @@ class Recipe:
         return {**self.adapter, **mine} if mine.get("method", shared) == shared else mine
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written into a run's `recipe.yaml`; the seeds are left out, since they may be added to."""
-        content = asdict(self)
-        for key in ("seeds", *(("base", "adapter") if self.base is None else ("model",))):
+        """As of every experiment, without what the kind of start leaves empty."""
+        content = super().to_dict()
+        for key in ("base", "adapter") if self.base is None else ("model",):
             del content[key]
         return content
-
-    def to_yaml(self) -> str:
-        """As `to_dict`; `read_recipe` reads it back."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, width=120)
 
 
 def run_name(model: str, seed: int) -> str:
