@@ -30,7 +30,7 @@ from huggingface_hub import (
 
 from hf_tasks import __version__
 from hf_tasks.files import write_bytes, write_text
-from hf_tasks.recipe import TOKEN_CLASSIFICATION, Recipe, run_name
+from hf_tasks.recipe import TEXT, TOKEN_CLASSIFICATION, Experiment, Recipe, run_name
 from hf_tasks.tasks.hashing import SPLIT_SHARES
 
 LICENSE = "apache-2.0"
@@ -60,9 +60,12 @@ def results_table(results: Results, case: str | None = None) -> list[dict[str, A
     several = len(results["seeds"]) > 1
     rows: dict[str, dict[str, Any]] = {}
     wanted = [row for row in results["summary"] if row["slice"].get("case") == case]
+    metrics = {row["metric"] for row in results["summary"]}
     for row in sorted(wanted, key=lambda row: length_of(row["slice"])):
         value = f"{row['median']:.2f} ({row['min']:.2f})" if several else f"{row['median']:.2f}"
         place = place_of(row["slice"])
+        if len(metrics) > 1:
+            place = f"{row['metric'].replace('_', ' ')}, {place}"
         rows.setdefault(place, {"slice": place, "count": row["count"]})[row["name"]] = value
     return list(rows.values())
 
@@ -121,7 +124,9 @@ def length_of(place: dict[str, Any]) -> float:
 
 def place_of(place: Mapping[str, Any]) -> str:
     """A slice in words: "10 x 10", "12 clauses, depth 3"; "all" where it names no length."""
-    lengths = " x ".join(str(value) for key, value in place.items() if key.startswith("digits_") or key == "length")
+    lengths = " x ".join(
+        str(value) for key, value in place.items() if key.startswith("digits_") or key in ("length", "text")
+    )
     counts = [f"{place[key]} {key}" for key in ("clauses", "lines") if key in place]
     depths = [f"depth {place['depth']}"] if "depth" in place else []
     return ", ".join([*([lengths] if lengths else []), *counts, *depths]) or "all"
@@ -140,7 +145,7 @@ def single_run(results: Results, name: str, seed: int) -> Results:
 
 
 def render_model_card(
-    recipe: Recipe,
+    recipe: Any,
     results: Results | None,
     name: str,
     seed: int,
@@ -160,6 +165,10 @@ def render_model_card(
         base_id: the model on the Hub that it was trained from, if that is published.
         license: of the weights; "" if it is not known.
     """
+    if recipe.head == TEXT:
+        from hf_tasks.text.card import render_text_card
+
+        return render_text_card(recipe, results, name, seed, repo_id, dataset_id, license)
     run = None if results is None else single_run(results, name, seed)["runs"][0]
     adapter = recipe.base is not None and recipe.model_fields(name).get("method", "none") != "none"
     data = _model_card_data(
@@ -198,12 +207,16 @@ def render_model_card(
     )
 
 
-def render_recipe_card(recipe: Recipe, results: Results) -> str:
+def render_recipe_card(recipe: Any, results: Results) -> str:
     """The card of a whole recipe: all its models side by side."""
+    if recipe.head == TEXT:
+        from hf_tasks.text.card import render_text_card
+
+        return render_text_card(recipe, results, None, 0)
     return _fill(_model_card_data(recipe, library_name="transformers"), recipe, results, name=None)
 
 
-def write_cards(recipe: Recipe, results: Results, output: Path) -> None:
+def write_cards(recipe: Experiment, results: Results, output: Path) -> None:
     """`README.md` of the output folder and of every model in it, with the recipe, results and picture beside it."""
     picture = (output / "results.png").read_bytes()
     write_text(output / "README.md", render_recipe_card(recipe, results))
@@ -224,14 +237,14 @@ def eval_results(run: dict[str, Any], dataset_id: str) -> str:
             dataset_id=dataset_id,
             task_id="-".join([one["metric"], *(f"{key}_{value}" for key, value in one["slice"].items())]),
             value=one["value"],
-            notes=f"greedy generation, {one['count']} test problems, 95 % interval {_interval(one)}",
+            notes=f"greedy generation, {one['count']} test problems, 95 % interval {interval_of(one)}",
         )
         for one in run["cells"]
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, width=120)
 
 
-def license_of(recipe: Recipe) -> str:
+def license_of(recipe: Any) -> str:
     """The licence of what a recipe trains: ours, or that of the base, if that is a folder whose card says it."""
     if recipe.base is None:
         return LICENSE
@@ -278,7 +291,7 @@ def _fill(data: ModelCardData, recipe: Recipe, results: Results | None, **fields
         metric="accuracy" if recipe.head == TOKEN_CLASSIFICATION else "exact match",
         **fields,
     )
-    return _tidy(card)
+    return tidy(card)
 
 
 def _own_table(recipe: Recipe, cells: list[dict[str, Any]]) -> str:
@@ -287,7 +300,7 @@ def _own_table(recipe: Recipe, cells: list[dict[str, Any]]) -> str:
     order = list(dict.fromkeys(_case(one) for one in cells))
     for one in sorted(cells, key=lambda one: (order.index(_case(one)), length_of(one["slice"]))):
         said = "; ".join(f"{f.value} ({f.source})" for f in recipe.paper if f.value and f.slice == one["slice"])
-        rows.append([_case(one), place_of(one["slice"]), one["count"], f"{one['value']:.3f}", _interval(one), said])
+        rows.append([_case(one), place_of(one["slice"]), one["count"], f"{one['value']:.3f}", interval_of(one), said])
     width = 6 if any(row[-1] for row in rows) else 5
     metric = "accuracy" if recipe.head == TOKEN_CLASSIFICATION else "exact match"
     head = ["problems", "length", "rows", metric, "95 % interval", "published"]
@@ -302,7 +315,7 @@ def _limits(results: Results, run: dict[str, Any]) -> list[str]:
     """The slices in which a model fails, shortest first; then those in which another seed of it does."""
     failing = [one for one in run["cells"] if one["value"] < FAILS_BELOW]
     lines = [
-        f"{_case(one)}, {place_of(one['slice'])}: {one['value']:.2f} {_interval(one)} of {one['count']}"
+        f"{_case(one)}, {place_of(one['slice'])}: {one['value']:.2f} {interval_of(one)} of {one['count']}"
         for one in sorted(failing, key=lambda one: length_of(one["slice"]))
     ]
     known = [one["slice"] for one in failing]
@@ -314,7 +327,8 @@ def _limits(results: Results, run: dict[str, Any]) -> list[str]:
     return lines + others
 
 
-def _interval(one: dict[str, Any]) -> str:
+def interval_of(one: dict[str, Any]) -> str:
+    """The 95 % interval of a cell."""
     return f"[{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]"
 
 
@@ -374,7 +388,7 @@ def render_dataset_card(
         statistics=_statistics_tables(splits),
         version=__version__,
     )
-    return _tidy(card)
+    return tidy(card)
 
 
 def size_category(rows: int) -> str:
@@ -489,8 +503,9 @@ def render_metric_card(module: Path, repo_id: str) -> str:
         citation=str(texts.get("_CITATION", "")).strip(),
         source=repo_id,
     )
-    return _tidy(card)
+    return tidy(card)
 
 
-def _tidy(card: RepoCard) -> str:
+def tidy(card: RepoCard) -> str:
+    """The text of a card, without the empty lines that a template leaves."""
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"

@@ -29,9 +29,10 @@ from hf_tasks.analysis.plots import draw_results
 from hf_tasks.analysis.shortcuts import accuracy_by_depth, learning_order
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
-from hf_tasks.recipe import TOKEN_CLASSIFICATION, Recipe
+from hf_tasks.recipe import TEXT, TOKEN_CLASSIFICATION, Recipe
 from hf_tasks.tasks import Task
 
+COMPLETIONS = "completions.jsonl"  # of a model of texts, beside its weights
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
 
 
@@ -149,7 +150,20 @@ def _clause_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTo
     return cells
 
 
-def evaluate_model(recipe: Recipe, name: str, folder: Path) -> list[dict[str, Any]]:
+def _answer_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Exact match at every length of the evaluation, its grid and hard cases."""
+    wanted, cells = recipe.evaluation, []
+    questions = list(_questions(recipe, name))
+    with Progress(transient=True) as progress:
+        bar = progress.add_task(f"evaluating {name}", total=len(questions))
+        for place, task, prompts in questions:
+            right = exact_matches(model, tokenizer, task, prompts, wanted.max_new_tokens, wanted.batch_tokens)
+            cells.append(cell(sum(right), len(right), place))
+            progress.advance(bar)
+    return cells
+
+
+def evaluate_model(recipe: Any, name: str, folder: Path) -> list[dict[str, Any]]:
     """The cells of one trained model, measured, or read if they stand in its folder.
 
     Args:
@@ -167,23 +181,19 @@ def evaluate_model(recipe: Recipe, name: str, folder: Path) -> list[dict[str, An
     model: Any = load_model(folder)
     model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if recipe.head == TOKEN_CLASSIFICATION:
+    if recipe.head == TEXT:
+        from hf_tasks.text.evaluate import measure
+
+        cells = measure(recipe, model, tokenizer, folder)
+    elif recipe.head == TOKEN_CLASSIFICATION:
         cells = _clause_cells(recipe, name, model, tokenizer)
-        write_text(kept, json.dumps(cells, indent=1) + "\n")
-        return cells
-    wanted, cells = recipe.evaluation, []
-    questions = list(_questions(recipe, name))
-    with Progress(transient=True) as progress:
-        bar = progress.add_task(f"evaluating {folder.name}", total=len(questions))
-        for place, task, prompts in questions:
-            right = exact_matches(model, tokenizer, task, prompts, wanted.max_new_tokens, wanted.batch_tokens)
-            cells.append(cell(sum(right), len(right), place))
-            progress.advance(bar)
+    else:
+        cells = _answer_cells(recipe, name, model, tokenizer)
     write_text(kept, json.dumps(cells, indent=1) + "\n")
     return cells
 
 
-def evaluate(recipe: Recipe, runs: list[tuple[str, int, Path]], output: Path) -> dict[str, Any]:
+def evaluate(recipe: Any, runs: list[tuple[str, int, Path]], output: Path) -> dict[str, Any]:
     """Evaluate finished runs and write `results.json` and `results.png` into the output folder.
 
     Args:
@@ -199,8 +209,11 @@ def evaluate(recipe: Recipe, runs: list[tuple[str, int, Path]], output: Path) ->
         facts = json.loads((folder / "training.json").read_text())
         learned = learning_order(facts.pop("log_history"))
         order = {"learned": {str(depth): step for depth, step in learned.items()}} if learned else {}
-        entries.append({"name": name, "seed": seed, **facts, **order, "cells": evaluate_model(recipe, name, folder)})
+        cells = evaluate_model(recipe, name, folder)
+        shown = _shown(folder)
+        entries.append({"name": name, "seed": seed, **facts, **order, **shown, "cells": cells})
     ceilings = last_ceilings(recipe)
+    references = _references(recipe, output)
     results = {
         "recipe": recipe.name,
         "preset": recipe.preset,
@@ -211,6 +224,7 @@ def evaluate(recipe: Recipe, runs: list[tuple[str, int, Path]], output: Path) ->
         "paper": [vars(figure) for figure in recipe.paper],
         "summary": summary(entries),
         **({"ceilings": ceilings} if ceilings else {}),
+        **({"references": references} if references else {}),
         "runs": entries,
     }
     write_text(output / "results.json", json.dumps(results, indent=1) + "\n")
@@ -220,26 +234,43 @@ def evaluate(recipe: Recipe, runs: list[tuple[str, int, Path]], output: Path) ->
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Median and minimum over the seeds of every model and slice, in the order of the runs."""
-    values: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    values: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for run in runs:
         for one in run["cells"]:
-            values.setdefault((run["name"], json.dumps(one["slice"])), []).append(one)
+            values.setdefault((run["name"], json.dumps(one["slice"]), one["metric"]), []).append(one)
     return [
         {
             "name": name,
             "slice": json.loads(place),
-            "metric": members[0]["metric"],
+            "metric": metric,
             "median": statistics.median(one["value"] for one in members),
             "min": min(one["value"] for one in members),
             "max": max(one["value"] for one in members),
             "seeds": len(members),
             "count": members[0]["count"],
         }
-        for (name, place), members in values.items()
+        for (name, place, metric), members in values.items()
     ]
 
 
-def last_ceilings(recipe: Recipe) -> list[dict[str, Any]]:
+def _shown(folder: Path) -> dict[str, Any]:
+    """The first completion of the first beginning of every source, of a model of texts."""
+    if not (folder / COMPLETIONS).is_file():
+        return {}
+    rows = [json.loads(line) for line in (folder / COMPLETIONS).read_text("utf-8").splitlines()]
+    return {"completions": list({row["source"]: row for row in reversed(rows)}.values())}
+
+
+def _references(recipe: Any, output: Path) -> list[dict[str, Any]]:
+    """What the held-out texts themselves come to, of a recipe on texts."""
+    if recipe.head != TEXT:
+        return []
+    from hf_tasks.text.evaluate import references
+
+    return references(recipe, output)
+
+
+def last_ceilings(recipe: Any) -> list[dict[str, Any]]:
     """The counting ceiling of the last clause at every length, of a token classifier that reads single paths.
 
     Returns:

@@ -27,7 +27,7 @@ from hf_tasks.cards import eval_results, license_of, render_dataset_card, render
 from hf_tasks.dataset import DEFAULT_CONFIG, PICTURE, PROVENANCE, finished_splits, in_order, read_provenance
 from hf_tasks.errors import UserError
 from hf_tasks.leaks import find_shared_row
-from hf_tasks.recipe import Recipe, read_recipe, run_name
+from hf_tasks.recipe import TEXT, Experiment, read_recipe, run_name
 from hf_tasks.upload import Content, Published, Standing, Upload, Where, send
 
 NOT_EVALUATED = "> **This model was not evaluated** with `hf_tasks`: nothing is known of how well it does.\n"
@@ -165,7 +165,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _described(
     folder: Path,
-    recipe: Recipe | None,
+    recipe: Any,
     repo_id: str,
     allow_unevaluated: bool,
     dataset_id: str,
@@ -189,7 +189,7 @@ def _described(
         name, seed = _run_of(folder, recipe) if run is None else (run["name"], run["seed"])
         card = render_model_card(recipe, results, name, seed, repo_id, dataset_id, base_id, license)
         files: dict[str, Content] = {"recipe.yaml": recipe.to_yaml().encode(), "README.md": card.encode()}
-        if run is not None:
+        if run is not None and recipe.head != TEXT:  # texts are no benchmark with a name on the Hub
             dataset_id = dataset_id or f"{repo_id.split('/')[0]}/{recipe.task}"
             files[f".eval_results/{recipe.task}.yaml"] = eval_results(run, dataset_id).encode()
     except (LookupError, TypeError, AttributeError) as error:
@@ -197,7 +197,7 @@ def _described(
     return files
 
 
-def _recipe_of(folder: Path) -> Recipe | None:
+def _recipe_of(folder: Path) -> Any:
     """The recipe that made a model: beside it, or in the run's output folder that it lies in."""
     for path in (folder / "recipe.yaml", folder.parent / "recipe.yaml"):
         if path.is_file():
@@ -205,7 +205,7 @@ def _recipe_of(folder: Path) -> Recipe | None:
     return None
 
 
-def _run_of(folder: Path, recipe: Recipe) -> tuple[str, int]:
+def _run_of(folder: Path, recipe: Experiment) -> tuple[str, int]:
     """Name and seed of a model that has no results, by the name of its folder."""
     seed = folder.name.rpartition("-seed")[2]
     for name in recipe.models:
@@ -229,7 +229,7 @@ def _own_card(folder: Path) -> str:
     return f"{head or ''}\n{NOT_EVALUATED}\n{text.lstrip()}"
 
 
-def _base_of(folder: Path, recipe: Recipe | None) -> str | None:
+def _base_of(folder: Path, recipe: Any) -> str | None:
     """What a model was trained from, by its adapter's configuration or its recipe; None: from scratch."""
     path = folder / "adapter_config.json"
     if not path.is_file():

@@ -11,17 +11,16 @@
   base may not be there yet, so it is looked at when training begins.
 """
 
-import copy
 import re
-import typing
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import yaml
 
 from hf_tasks.errors import UserError, unknown_name
+from hf_tasks.strict import build, lay_over, parse_setting, read_yaml, value_of
 from hf_tasks.tasks import TASKS, Task, get_task
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -29,7 +28,7 @@ RECIPES = Path(__file__).parent / "recipes"
 # Decided by the road itself, or by the command line.
 _RESERVED_ARGUMENTS = ("output_dir", "seed", "data_seed", "remove_unused_columns", "push_to_hub", "hub_model_id")
 
-CAUSAL_LM, TOKEN_CLASSIFICATION = "causal_lm", "token_classification"
+CAUSAL_LM, TOKEN_CLASSIFICATION, TEXT = "causal_lm", "token_classification", "text"  # heads; TEXT: see text/recipe.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +179,7 @@ class Recipe(Experiment):
     def section(self, name: str) -> Section:
         """What the section of a model says beside fields of its configuration."""
         mine = {key: value for key, value in self.models[name].items() if key in _SECTION_KEYS}
-        return _build(Section, mine, f"{self.name}.models.{name}")
+        return build(Section, mine, f"{self.name}.models.{name}")
 
     def get_task(self, name: str | None = None) -> Task:
         """The training task, of one of the models if that has parameters of its own."""
@@ -220,35 +219,21 @@ def run_name(model: str, seed: int) -> str:
     return f"{model.replace('+', '_')}-seed{seed}"
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text, for want of a dot; here it is the number it looks like."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML; a syntax error is a `UserError` with its place."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is no valid YAML: {' '.join(str(error).split())}") from error
-
-
 def recipe_names() -> list[str]:
     """The recipes of the package."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = None) -> Recipe:
+def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = None) -> Any:
     """Read a recipe, lay a preset and single settings over it, and check all of it.
 
     Args:
         name: a recipe of the package, or the path of a YAML file.
         preset: a key of its `presets`.
         settings: `key=value` strings with dotted keys and YAML values, such as `trainer.max_steps=100`.
+
+    Returns:
+        a `Recipe` or, where it has `sources`, a `TextRecipe`.
 
     Raises:
         UserError: anything unknown, of the wrong type or contradictory.
@@ -264,107 +249,86 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
     content = read_yaml(path.read_text(encoding="utf-8"), path.name)
     if not isinstance(content, dict):
         raise UserError(f"{path.name} must hold keys and values, not {type(content).__name__}")
-    presets = _value(dict[str, Any], content.pop("presets", None) or {}, f"{path.stem}.presets")
+    presets = value_of(dict[str, Any], content.pop("presets", None) or {}, f"{path.stem}.presets")
     if preset not in presets:
         raise unknown_name("preset", preset, presets, f"recipe {path.stem}")
     content = lay_over(content, presets[preset] or {})
     for setting in settings or []:
         content = lay_over(content, parse_setting(setting))
-    recipe = _build(Recipe, {**content, "name": path.stem, "preset": preset}, path.stem)
-    _check(recipe)
+    kind, check = _kind(content)
+    recipe = build(kind, {**content, "name": path.stem, "preset": preset}, path.stem)
+    check(recipe)
     return recipe
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path) -> Any:
     """The recipe of a run's `recipe.yaml`: one preset with all settings laid over it, as `Recipe.to_yaml` wrote it."""
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{str(path)!r} is no UTF-8 ({error}): evaluate again") from error
-    return _build(Recipe, read_yaml(text, str(path)), str(path))
+    content = read_yaml(text, str(path))
+    return build(_kind(content)[0], content, str(path))
 
 
-def lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """`top` over `base`, dictionary by dictionary; where `base` has a dictionary, None takes it away."""
-    result = copy.deepcopy(base)
-    for key, value in top.items():
-        if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = lay_over(result[key], value)
-        elif value is None and isinstance(result.get(key), dict):
-            del result[key]
-        else:
-            result[key] = value
-    return result
+def _kind(content: Any) -> tuple[type[Any], Callable[[Any], None]]:
+    """The kind of a recipe, and what checks it: one with sources trains on texts, any other on a task."""
+    if isinstance(content, dict) and "sources" in content:
+        from hf_tasks.text.recipe import TextRecipe, check_text_recipe
+
+        return TextRecipe, check_text_recipe
+    return Recipe, _check
 
 
-def parse_setting(text: str) -> dict[str, Any]:
-    """`a.b=value` as {"a": {"b": value}}, the value read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set takes key=value with a dotted key, such as trainer.max_steps=100, not {text!r}")
-    nested: Any = read_yaml(value, f"--set {text}")
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return nested
+def check_shared(recipe: Experiment) -> None:
+    """Look at what every experiment has.
+
+    Raises:
+        UserError: a model's name that is no folder, an encoding that is none, a count or factor of zero or less.
+    """
+    from hf_tasks.models import ENCODINGS
+
+    if not recipe.models:
+        raise UserError(f"{recipe.name}.models names no model")
+    for name in recipe.models:  # they become folders, and a `+` in them an underscore
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+            raise UserError(f"{recipe.name}.models: {name!r} is no name for a folder; use letters, digits and . _ + -")
+    if len({run_name(name, 0) for name in recipe.models}) < len(recipe.models):
+        raise UserError(f"{recipe.name}.models: two names differ in + and _ alone: {', '.join(recipe.models)}")
+    for encoding in recipe.encoding_lr_multiplier:
+        if encoding not in ENCODINGS:
+            raise unknown_name(f"encoding in {recipe.name}.encoding_lr_multiplier", encoding, ENCODINGS)
+    if not recipe.seeds:
+        raise UserError(f"{recipe.name}.seeds names no seed")
+    sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    check_positive(recipe.name, {
+        **{f"encoding_lr_multiplier.{name}": factor for name, factor in recipe.encoding_lr_multiplier.items()},
+        **{f"trainer.{key}": recipe.trainer.get(key) for key in sizes},
+    })  # fmt: skip
 
 
-def _build(cls: type, content: Any, where: str) -> Any:
-    """A dataclass from a dictionary, strictly."""
-    if not isinstance(content, dict):
-        raise UserError(f"{where} must hold keys and values, not {content!r}")
-    hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}
-    for key in content:
-        if key not in known:
-            raise unknown_name(f"key of {where}", key, known)
-    missing = [
-        n for n, f in known.items() if n not in content and f.default is MISSING and f.default_factory is MISSING
-    ]
-    if missing:
-        raise UserError(f"{where} lacks {', '.join(missing)}")
-    return cls(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in content.items()})
-
-
-def _value(wanted: Any, value: Any, where: str) -> Any:
-    """`value` if it is of the wanted type (whole numbers serve as floats), dataclasses built on the way."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if wanted is Any:
-        return value
-    if origin is UnionType:
-        return None if value is None else _value(arguments[0], value, where)
-    if is_dataclass(wanted):
-        return _build(typing.cast(type, wanted), value, where)
-    kind = origin or wanted
-    known: tuple[type, ...] = (int, float) if kind is float else (kind,)
-    if not isinstance(value, known) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{where} must be of type {kind.__name__}, not {value!r}")
-    if kind is list:
-        return [_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(typing.cast(list, value))]
-    if kind is dict:
-        items = typing.cast(dict, value).items()
-        return {_value(arguments[0], k, f"a key of {where}"): _value(arguments[1], v, f"{where}.{k}") for k, v in items}
-    return float(value) if kind is float else value
+def check_positive(where: str, counts: Mapping[str, Any]) -> None:
+    """Refuse numbers that are zero or less; None and what is no number is not looked at."""
+    for key, count in counts.items():
+        if isinstance(count, int | float) and count <= 0:
+            raise UserError(f"{where}.{key} must be positive, not {count}")
 
 
 def _check(recipe: Recipe) -> None:
     """Build what the recipe names, so that every mistake in it shows now."""
-    from hf_tasks.models import ENCODINGS
-
+    check_shared(recipe)
     task = recipe.get_task()
     if recipe.head not in (CAUSAL_LM, TOKEN_CLASSIFICATION):
         raise unknown_name(f"head of {recipe.name}", recipe.head, (CAUSAL_LM, TOKEN_CLASSIFICATION))
     if recipe.head == TOKEN_CLASSIFICATION and not task.classes:
         raise UserError(f"{recipe.name}.head is {TOKEN_CLASSIFICATION}, but {recipe.task} labels no clauses: "
                         f"use {CAUSAL_LM}, or a task that does")  # fmt: skip
-    if not recipe.models:
-        raise UserError(f"{recipe.name}.models names no model")
-    _check_names(recipe)
-    _check_positive(recipe)
-    for encoding in recipe.encoding_lr_multiplier:
-        if encoding not in ENCODINGS:
-            raise unknown_name(f"encoding in {recipe.name}.encoding_lr_multiplier", encoding, ENCODINGS)
-    if not recipe.seeds:
-        raise UserError(f"{recipe.name}.seeds names no seed")
+    wanted = recipe.evaluation
+    check_positive(recipe.name, {
+        "data.size": recipe.data.size,
+        **{f"evaluation.{f.name}": getattr(wanted, f.name) for f in fields(wanted) if f.type in (int, int | None)},
+        **{f"evaluation.sizes.{length}": size for length, size in wanted.sizes.items()},
+    })  # fmt: skip
     if recipe.base is None:
         _check_new_models(recipe)
     else:
@@ -433,33 +397,6 @@ def check_stable(where: str, config: Any, tokenizer: Any, task: Task) -> None:
                 )
 
 
-def _check_names(recipe: Recipe) -> None:
-    """Model names become folders, and a `+` in them an underscore."""
-    for name in recipe.models:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-            raise UserError(f"{recipe.name}.models: {name!r} is no name for a folder; use letters, digits and . _ + -")
-    if len({run_name(name, 0) for name in recipe.models}) < len(recipe.models):
-        raise UserError(f"{recipe.name}.models: two names differ in + and _ alone: {', '.join(recipe.models)}")
-
-
-def _check_positive(recipe: Recipe) -> None:
-    """Refuse counts and factors that are zero or less."""
-    wanted = recipe.evaluation
-    counts: dict[str, float | None] = {
-        "data.size": recipe.data.size,
-        **{f"evaluation.{f.name}": getattr(wanted, f.name) for f in fields(wanted) if f.type in (int, int | None)},
-        **{f"evaluation.sizes.{length}": size for length, size in wanted.sizes.items()},
-        **{f"encoding_lr_multiplier.{name}": factor for name, factor in recipe.encoding_lr_multiplier.items()},
-        **{
-            f"trainer.{k}": recipe.trainer.get(k)
-            for k in ("per_device_train_batch_size", "gradient_accumulation_steps")
-        },
-    }
-    for key, count in counts.items():
-        if isinstance(count, int | float) and count <= 0:
-            raise UserError(f"{recipe.name}.{key} must be positive, not {count}")
-
-
 def build_config(recipe: Recipe, name: str) -> Any:
     """The `PositionalConfig` of one of the recipe's own models, for the tokenizer of its task."""
     from huggingface_hub.errors import StrictDataclassError
@@ -477,7 +414,7 @@ def build_config(recipe: Recipe, name: str) -> Any:
         raise UserError(f"{recipe.name}.models.{name}: {' '.join(str(error).split())}") from error
 
 
-def training_arguments(recipe: Recipe, output: str, seed: int) -> Any:
+def training_arguments(recipe: Experiment, output: str, seed: int) -> Any:
     """transformers' `TrainingArguments` for one run of the recipe."""
     from transformers import TrainingArguments
 
@@ -486,7 +423,7 @@ def training_arguments(recipe: Recipe, output: str, seed: int) -> Any:
         if key not in known:
             raise unknown_name(f"key of {recipe.name}.trainer (a field of TrainingArguments)", key, known)
         if known[key] in (bool, int, float):  # transformers itself looks at no types
-            _value(known[key], value, f"{recipe.name}.trainer.{key}")
+            value_of(known[key], value, f"{recipe.name}.trainer.{key}")
     settings = {
         "logging_steps": 50,
         "save_total_limit": 2,

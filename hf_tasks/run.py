@@ -12,12 +12,13 @@ import yaml
 
 from hf_tasks.errors import UserError
 from hf_tasks.files import write_text
-from hf_tasks.recipe import Recipe, read_yaml, run_name
+from hf_tasks.recipe import Experiment, run_name
+from hf_tasks.strict import read_yaml
 
 Row = tuple[str, int, Path]
 
 
-def claim(recipe: Recipe, output: Path) -> None:
+def claim(recipe: Experiment, output: Path) -> None:
     """Make the folder this recipe's, or see that it is.
 
     Raises:
@@ -49,7 +50,7 @@ def differences(theirs: Any, mine: Any, where: str = "") -> list[str]:
     return [] if theirs == mine else [f"{where} is {theirs!r} there, {mine!r} here"]
 
 
-def finished_runs(recipe: Recipe, output: Path) -> list[Row]:
+def finished_runs(recipe: Experiment, output: Path) -> list[Row]:
     """Every complete model in the folder, models in the recipe's order, seeds rising."""
     endings = {folder.name.rpartition("-seed")[2] for folder in output.glob("*-seed*") if folder.is_dir()}
     seeds = {int(ending) for ending in endings if ending.isdecimal()}
@@ -57,7 +58,7 @@ def finished_runs(recipe: Recipe, output: Path) -> list[Row]:
     return [row for row in rows if row[2].is_dir()]
 
 
-def train_recipe(recipe: Recipe, seeds: list[int], output: Path) -> None:
+def train_recipe(recipe: Experiment, seeds: list[int], output: Path) -> None:
     """Train every model with every seed that does not stand yet."""
     from hf_tasks.train import check_it_fits, train
 
@@ -69,7 +70,7 @@ def train_recipe(recipe: Recipe, seeds: list[int], output: Path) -> None:
     train(recipe, seeds, output)
 
 
-def evaluate_recipe(recipe: Recipe, output: Path) -> dict[str, Any]:
+def evaluate_recipe(recipe: Experiment, output: Path) -> dict[str, Any]:
     """Evaluate what is trained and write `results.json`, `results.png` and the cards.
 
     Raises:
@@ -88,7 +89,7 @@ def evaluate_recipe(recipe: Recipe, output: Path) -> dict[str, Any]:
     return results
 
 
-def run_recipe(recipe: Recipe, seeds: list[int], output: Path) -> dict[str, Any]:
+def run_recipe(recipe: Experiment, seeds: list[int], output: Path) -> dict[str, Any]:
     """Train, evaluate and describe; the content of `results.json` comes back."""
     train_recipe(recipe, seeds, output)
     return evaluate_recipe(recipe, output)

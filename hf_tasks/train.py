@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 import typing
+from collections.abc import Sized
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,16 @@ from hf_tasks.mimic import mimic
 from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned, PositionEncoding
 from hf_tasks.models.position_ids import Tokens
-from hf_tasks.recipe import TOKEN_CLASSIFICATION, Recipe, build_config, check_stable, run_name, training_arguments
+from hf_tasks.recipe import (
+    TEXT,
+    TOKEN_CLASSIFICATION,
+    Experiment,
+    Recipe,
+    build_config,
+    check_stable,
+    run_name,
+    training_arguments,
+)
 from hf_tasks.stock import build_classifier, classifier_tokenizer, stock_config
 from hf_tasks.tasks import Task
 
@@ -99,7 +109,7 @@ def labelled_data(task: Task, size: int | None, seed: int, tokenizer: PreTrained
     return kept.map(encode_clauses, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=read, **bar)
 
 
-def parameter_groups(model: torch.nn.Module, recipe: Recipe, args: Any) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module, recipe: Experiment, args: Any) -> list[dict[str, Any]]:
     """Optimizer groups: encodings at their own learning rates without decay, matrices with decay, the rest without."""
     names = {cls: name for name, cls in ENCODINGS.items()}
     factors = {
@@ -189,7 +199,7 @@ def lengths_to_evaluate(recipe: Recipe) -> list[Any]:
     return [*wanted.lengths, *([a, b] for a in wanted.grid for b in wanted.grid), *wanted.hard_lengths]
 
 
-def check_it_fits(recipe: Recipe) -> None:
+def check_it_fits(recipe: Any) -> None:
     """Refuse, before anything is trained, a run that would fail later: no such rows, a table or limit too short.
 
     Here a base is looked at for the first time, too.
@@ -197,6 +207,8 @@ def check_it_fits(recipe: Recipe) -> None:
     Raises:
         UserError: names the task's parameters or the model, and what is too small; or what the base lacks.
     """
+    if recipe.head == TEXT:  # all but its texts was looked at on loading
+        return
     if recipe.head == TOKEN_CLASSIFICATION:
         _check_classifiers(recipe)
         return
@@ -340,7 +352,7 @@ def _check_tables(config: PositionalConfig, where: str, rows: BatchEncoding, lon
             )
 
 
-def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
+def train_model(recipe: Any, name: str, seed: int, output: Path) -> Path:
     """Train one model of a recipe, or continue, or do nothing if it stands.
 
     Args:
@@ -364,19 +376,42 @@ def train_model(recipe: Recipe, name: str, seed: int, output: Path) -> Path:
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise UserError(f"{recipe.name}, model {name}: {' '.join(str(error).split())}") from error
     with full_disk_as_os_error(output):
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(workshop))
+        if trainer.args.max_steps != 0:  # the Trainer would take one step
+            trainer.train(resume_from_checkpoint=last_whole_checkpoint(workshop))
         if trainer.is_world_process_zero():
-            _finish(trainer, recipe, workshop, finished)
+            _finish(trainer, workshop, finished)
     return finished
 
 
-def _build_trainer(recipe: Recipe, name: str, seed: int, workshop: Path) -> Trainer:
+def _build_trainer(recipe: Any, name: str, seed: int, workshop: Path) -> Trainer:
+    callbacks: list[TrainerCallback] = [Stopwatch()]
+    if recipe.head == TEXT:
+        from hf_tasks.text.train import trainer_parts
+
+        recipe = recipe.with_trainer_of(name)
+        parts = trainer_parts(recipe, name, seed, workshop.parent.parent)
+    else:
+        parts = _task_parts(recipe, name, seed, workshop)
+        if recipe.evaluation.every is not None:
+            watch = ClauseCallback if recipe.head == TOKEN_CLASSIFICATION else ExactMatchCallback
+            shown = recipe.evaluation.every, recipe.evaluation.every_size
+            callbacks.append(watch(recipe.get_task(name), parts["processing_class"], *shown))
     args = training_arguments(recipe, str(workshop), seed)
     args.restore_callback_states_from_checkpoint = True
+    model = parts["model"]
+    optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    optimizer = optimizer_class(parameter_groups(model, recipe, args), **options)
+    trainer = Trainer(**parts, args=args, callbacks=callbacks, optimizers=(optimizer, None))
+    trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+    if not args.disable_tqdm:
+        trainer.add_callback(Bar(run_name(name, seed)))
+    return trainer
+
+
+def _task_parts(recipe: Recipe, name: str, seed: int, workshop: Path) -> dict[str, Any]:
+    """Model, tokenizer, data, collator and loss of a model on a task, by the names of the Trainer's arguments."""
     task = recipe.get_task(name)
     set_seed(seed)
-    callbacks: list[TrainerCallback] = [Stopwatch()]
-    loss = None
     if recipe.head == TOKEN_CLASSIFICATION:
         tokenizer = classifier_tokenizer(recipe, name)
         data = labelled_data(task, recipe.data.size, seed, tokenizer)
@@ -388,26 +423,15 @@ def _build_trainer(recipe: Recipe, name: str, seed: int, workshop: Path) -> Trai
     else:
         tokenizer = get_tokenizer(task, recipe.base)
         data = training_data(task, recipe.data.size, seed, recipe.base)
-        collator = AnswerCollator(tokenizer.pad_token_id)  # type: ignore[arg-type]
+        collator, loss = AnswerCollator(tokenizer.pad_token_id), None  # type: ignore[arg-type]
         model = _build_model(recipe, name)
-    if recipe.evaluation.every is not None:
-        watch = ClauseCallback if recipe.head == TOKEN_CLASSIFICATION else ExactMatchCallback
-        callbacks.append(watch(task, tokenizer, recipe.evaluation.every, recipe.evaluation.every_size))
-    optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    trainer = Trainer(
-        model=model,
-        args=args,
-        data_collator=collator,
-        train_dataset=data,
-        compute_loss_func=loss,
-        processing_class=tokenizer,
-        callbacks=callbacks,
-        optimizers=(optimizer_class(parameter_groups(model, recipe, args), **options), None),
-    )
-    trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-    if not args.disable_tqdm:
-        trainer.add_callback(Bar(run_name(name, seed)))
-    return trainer
+    return {
+        "model": model,
+        "processing_class": tokenizer,
+        "train_dataset": data,
+        "data_collator": collator,
+        "compute_loss_func": loss,
+    }
 
 
 def _build_model(recipe: Recipe, name: str) -> Any:
@@ -431,7 +455,7 @@ def _mimicked(recipe: Recipe, name: str, seed: int, model: Any, data: Any, colla
     return model
 
 
-def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) -> None:
+def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     """Save the model with what is known of its training, then move it into place in one rename."""
     # Asked of the Trainer, since resuming replaces the callback that it was given by one made from the checkpoint.
     (stopwatch,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
@@ -443,7 +467,7 @@ def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) ->
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "train_examples": min(recipe.data.size or rows_seen, rows_seen),
+        "train_examples": min(len(data), rows_seen) if isinstance(data := trainer.train_dataset, Sized) else rows_seen,
         "train_steps": trainer.state.global_step,
         "train_seconds": round(stopwatch.seconds, 3),
         "log_history": trainer.state.log_history,
@@ -456,6 +480,6 @@ def _finish(trainer: Trainer, recipe: Recipe, workshop: Path, finished: Path) ->
         workshop.parent.rmdir()
 
 
-def train(recipe: Recipe, seeds: list[int], output: Path) -> list[Path]:
+def train(recipe: Any, seeds: list[int], output: Path) -> list[Path]:
     """Train every model of a recipe, once `check_it_fits` has let it pass, with every seed; see `train_model`."""
     return [train_model(recipe, name, seed, output) for seed in seeds for name in recipe.models]

@@ -23,7 +23,8 @@ from hf_tasks.cards import (
 )
 from hf_tasks.cli import spread
 from hf_tasks.dataset import finished_splits, write_dataset
-from hf_tasks.recipe import Recipe, parse_setting, read_recipe
+from hf_tasks.recipe import Recipe, read_recipe
+from hf_tasks.strict import parse_setting
 from hf_tasks.tasks import get_task
 from model_cards import render
 

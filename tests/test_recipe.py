@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_tasks.errors import UserError
-from hf_tasks.recipe import RECIPES, build_config, load_recipe, read_yaml, recipe_names, run_name
+from hf_tasks.recipe import RECIPES, build_config, load_recipe, recipe_names, run_name
+from hf_tasks.strict import read_yaml
 
 NAME = "addition-extrapolation"
 

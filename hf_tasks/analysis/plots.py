@@ -1,7 +1,7 @@
 """results.json or provenance.json -> a picture.
 
 - Curves of exact match against length: the median over seeds as a line, minimum to maximum as a band. Where it is
-  accuracy by depth that was measured, one panel a length, over depth.
+  accuracy by depth that was measured, one panel a length, over depth; of texts, one panel a metric.
 - Where a grid over digit pairs was evaluated, one heat-map of medians a model, below the curves.
 - Of a dataset, one histogram for each config and column, its splits on top of one another as shares of their rows.
 - Drawn on matplotlib's object interface, so nothing touches the user's own figures or back end.
@@ -39,6 +39,8 @@ def _png(figure: Figure) -> bytes:
 def results_figure(results: dict[str, Any]) -> Figure:
     """The curves of a `results.json`, and below them its grids if there are any."""
     names = list(dict.fromkeys(row["name"] for row in results["summary"]))
+    if any("text" in row["slice"] for row in results["summary"]):
+        return _text_figure(results, names)
     if any("depth" in row["slice"] for row in results["summary"]):
         return _depth_figure(results, names)
     grids = {name: _cells(results, name, "grid") for name in names}
@@ -115,6 +117,37 @@ def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
     panels[-1].legend(fontsize=8)
     stars = "\nstar: counting ceiling of the last clause" if results.get("ceilings") else ""
     figure.suptitle(f"{results['recipe']} ({results['preset']})\n{_shown(results)}{stars}", fontsize=9)
+    return figure
+
+
+def _text_figure(results: dict[str, Any], names: list[str]) -> Figure:
+    """One panel a metric and text: a bar a model, minimum to maximum as a line, the held-out texts' own as dashes."""
+    panels = list(dict.fromkeys((row["metric"], *row["slice"].values()) for row in results["summary"]))
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    height = 0.8 + 0.25 * len(names)
+    figure = Figure(figsize=(3.4 * columns, 0.6 + rows * (height + 0.6)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    truths = {(one["metric"], *one["slice"].values()): one["value"] for one in results.get("references", [])}
+    for axes, panel in zip(places, panels, strict=False):
+        found = {r["name"]: r for r in results["summary"] if (r["metric"], *r["slice"].values()) == panel}
+        for place, name in enumerate(names):
+            if row := found.get(name):
+                axes.barh(place, row["median"], color=f"C{place % 10}")
+                axes.plot([row["min"], row["max"]], [place, place], color="black", lw=1)
+        if panel in truths:
+            axes.axvline(truths[panel], color="black", ls="--", lw=1)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.invert_yaxis()
+        axes.tick_params(axis="x", labelsize=7)
+        metric, text, *case = panel
+        axes.set_title("\n".join([f"{metric.replace('_', ' ')}: {text}", *case]), fontsize=8)
+        axes.grid(alpha=0.3, axis="x")
+    for axes in list(places):
+        axes.set_axis_off()
+    dashes = "; dashes: the held-out texts themselves" if truths else ""
+    figure.suptitle(f"{results['recipe']} ({results['preset']}): {_shown(results)}{dashes}", fontsize=9)
     return figure
 
 

@@ -51,7 +51,8 @@ from hf_tasks.clauses import ClauseBatch, clause_batches
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import hardware
 from hf_tasks.files import write_text
-from hf_tasks.recipe import Recipe, parse_setting, read_recipe, run_name
+from hf_tasks.recipe import Recipe, read_recipe, run_name
+from hf_tasks.strict import parse_setting
 from hf_tasks.tasks import Task, get_task
 from hf_tasks.tasks.groups import get_group
 
