@@ -1,4 +1,4 @@
-"""The command line: `hf-tasks list | generate | corpus | run | train | evaluate | analyze | publish | hub`.
+"""The command line: `hf-tasks list | generate | corpus | judge | run | train | evaluate | analyze | publish | hub`.
 
 - A mistake of the user is one line and exit code 2, an interruption 130; `--debug` shows the traceback.
 - `--seeds` and `--set` take several values in a row: `--seeds 0 1 2`.
@@ -7,8 +7,9 @@
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,7 +110,8 @@ def _corpora() -> dict[str, str]:
 
 
 def _recipes() -> dict[str, str]:
-    from hf_tasks.recipe import RECIPES, read_yaml, recipe_names
+    from hf_tasks.recipe import RECIPES, recipe_names
+    from hf_tasks.strict import read_yaml
 
     return {name: read_yaml((RECIPES / f"{name}.yaml").read_text(), name)["title"] for name in recipe_names()}
 
@@ -130,7 +132,7 @@ def generate(
     Example: hf-tasks generate addition --split test --size 1000 --output sums --set digits=[1,20] reverse=answer
     """
     from hf_tasks.dataset import write_dataset
-    from hf_tasks.recipe import parse_setting
+    from hf_tasks.strict import parse_setting
     from hf_tasks.tasks import get_task
 
     parameters: dict[str, Any] = {}
@@ -149,7 +151,8 @@ def corpus(
     writer: Annotated[str, typer.Option(help="grammar (no model), embedded (a small model in process) or server.")],
     base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server; key in OPENAI_API_KEY.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="What the server calls the model; with embedded, a GGUF file.")
+        str | None,
+        typer.Option(help="What the server calls the model; with embedded, a GGUF file or USER/REPO:FILE.gguf."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of what is asked for.")] = 0,
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight; 64, or 8 with embedded.")] = None,
@@ -165,7 +168,8 @@ def corpus(
     Example: hf-tasks corpus tinystories --writer grammar --rows 2000 --output stories
     """
     from hf_tasks.corpora import get_corpus
-    from hf_tasks.corpora.job import TABLE, generate
+    from hf_tasks.corpora.diversity import diversity_markdown
+    from hf_tasks.corpora.job import REPORT, TABLE, generate, write_report
 
     asked, flying = get_corpus(name), concurrency or (8 if writer == "embedded" else 64)
     with _writer(writer, name, base_url, model) as who:
@@ -174,10 +178,111 @@ def corpus(
     print(
         f"{report.kept} of {rows} rows of {name} by {who.label} are in {output / TABLE}; answers rejected: {rejected}"
     )
+    print(diversity_markdown(write_report(asked, output, seed, report)["diversity"]) + f"all of it is in {REPORT}")
     if report.given_up or report.stopped_by:
         why = report.stopped_by or ", ".join(report.given_up)
         missing = report.rows - report.settled + report.given_up.total()
         raise UserError(f"{missing} rows got no answer ({why}); the same command asks for them again")
+
+
+@app.command()
+def judge(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL_OR_FILE",
+            help="A causal language model, its folder or name on the Hub; or a .jsonl or .parquet file with columns "
+            "beginning and completion.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for completions, replies, report.json and report.md.")],
+    judges: Annotated[
+        list[str] | None,
+        typer.Option("--judge", help="offline (programs alone, the default), embedded or server; may be repeated."),
+    ] = None,
+    base_url: Annotated[
+        list[str] | None, typer.Option(help="Of the server; key in OPENAI_API_KEY. One for each --model, or for all.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A judge of the server; repeated, several judges.")] = None,
+    gguf: Annotated[
+        str | None, typer.Option(help="Of the embedded judge: a file or USER/REPO:FILE.gguf; SmolLM2 if not given.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Another model or file, with which the judges compare the completions.")
+    ] = None,
+    stories: Annotated[
+        str | None, typer.Option(help="What the model trained on, to look for copies: a parquet file or a dataset.")
+    ] = None,
+    likelihood: Annotated[
+        str, typer.Option(help="A causal language model; default is SmolLM2, none leaves likelihood out.")
+    ] = "default",
+    completions: Annotated[int, typer.Option(help="Of each of the 50 beginnings, at temperature 1.")] = 10,
+    max_new_tokens: Annotated[int, typer.Option(help="Of a completion, at most.")] = 300,
+    seed: Annotated[int, typer.Option(help="Seed of the completions.")] = 0,
+    concurrency: Annotated[int, typer.Option(help="Completions before judges at a time.")] = 8,
+    max_tokens_total: Annotated[int | None, typer.Option(help="Ask no judge for more, all of them together.")] = None,
+    price: Annotated[
+        tuple[float, float] | None, typer.Option(help="Of a million prompt and completion tokens.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Stop before it costs more, in the money of --price.")] = None,
+) -> None:
+    """Grade a model's stories: by programs, by judges that are models (GPT-Eval), and by what they copy.
+
+    The same command again continues; nothing is sampled or asked for twice.
+
+    Example: hf-tasks judge runs/tinystories-cpu/deep-seed0 --output grades --judge server --base-url
+    http://127.0.0.1:8000/v1 --model judge --reference runs/tinystories-cpu/shallow-seed0
+    """
+    from hf_tasks.corpora.grading import PAGE, grading_markdown
+    from hf_tasks.corpora.grading import judge as grade
+    from hf_tasks.corpora.job import Budget
+
+    budget = Budget(max_tokens_total, price, max_cost)
+    with _judges(judges or ["offline"], base_url or [], model or [], gguf) as asked:
+        report = grade(
+            source,
+            output,
+            asked,
+            reference,
+            stories,
+            likelihood,
+            completions,
+            max_new_tokens,
+            seed,
+            concurrency,
+            budget,
+        )
+    print(grading_markdown(report, shown=False) + f"\nall of it is in {output / PAGE} and report.json")
+    found = [*(report["grades"] or {"judges": {}})["judges"].values()]
+    found += [*(report["comparisons"] or {"judges": {}})["judges"].values()]
+    lost: Counter[str] = sum((Counter(one["unanswered"]) for one in found), Counter())
+    if lost:
+        raise UserError(f"{lost.total()} questions got no answer ({', '.join(lost)}); the same command asks them again")
+
+
+@contextmanager
+def _judges(kinds: list[str], base_urls: list[str], models: list[str], gguf: str | None) -> Iterator[list[Any]]:
+    """The judges that the options name; none where programs alone are to grade."""
+    from hf_tasks.corpora.embedded import embedded
+    from hf_tasks.corpora.server import Server
+
+    known = ("offline", "embedded", "server")
+    if unknown := [kind for kind in kinds if kind not in known]:
+        raise unknown_name("judge", unknown[0], known)
+    for kind, option, given in (("server", "base-url", base_urls), ("server", "model", models),
+                                ("embedded", "gguf", gguf)):  # fmt: skip
+        if given and kind not in kinds:
+            raise UserError(f"--{option} is an option of --judge {kind}; give that, too, or leave it out")
+        if kind == "server" and kind in kinds and not given:
+            raise UserError(f"--judge server needs --{option}")
+    if len(base_urls) not in (0, 1, len(models)):
+        raise UserError(f"{len(base_urls)} --base-url for {len(models)} --model; give one for each, or one for all")
+    urls = base_urls * len(models) if len(base_urls) == 1 else base_urls
+    found: list[Any] = [Server(*pair) for pair in zip(urls, models, strict=True)]
+    with ExitStack() as stack:
+        if "embedded" in kinds:
+            found.append(stack.enter_context(embedded(gguf)))
+        yield found
 
 
 @contextmanager
@@ -348,9 +453,11 @@ def _report(results: dict[str, Any], folder: Path) -> None:
     from hf_tasks.cards import results_table
 
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
-    title = "exact match" + (", median (minimum) over seeds" if len(results["seeds"]) > 1 else "")
+    of_texts = any("text" in row["slice"] for row in results["summary"])
+    title, first = ("held-out texts", "metric") if of_texts else ("exact match", "length")
+    title += ", median (minimum) over seeds" if len(results["seeds"]) > 1 else ""
     for case in dict.fromkeys(row["slice"].get("case") for row in results["summary"]):
-        table = Table("length", *names, title=f"{title}{f', {case}' if case else ''}", title_justify="left", box=None)
+        table = Table(first, *names, title=f"{title}{f', {case}' if case else ''}", title_justify="left", box=None)
         for row in results_table(results, case):
             table.add_row(row["slice"], *(row.get(name, "") for name in names))
         Console().print(table)

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server on the loopback whose answers are as bad as one asks for.
 
 - What it answers is a function of the prompt and the seed alone, so that a corpus made through faults can be compared
-  with one made without.
+  with one made without: a story, or with `answer=judgement` what a judge says.
 - Plain asyncio and not a web framework: half of the faults are no HTTP.
 - It keeps the key from every answer but `echo_key`, which repeats it as bad servers do.
 """
@@ -39,8 +39,10 @@ class FaultyServer:
         delay: seconds before an answer.
     """
 
-    def __init__(self, fault: Callable[[Body, int], str | None], delay: float) -> None:
-        self.fault, self.delay = fault, delay
+    def __init__(
+        self, fault: Callable[[Body, int], str | None], delay: float, answer: Callable[[Body], str]
+    ) -> None:  # fmt: skip
+        self.fault, self.delay, self.answer = fault, delay, answer
         self.asked: Counter[tuple[str, int]] = Counter()
         self.answered: Counter[tuple[str, int]] = Counter()
         self.headers: list[dict[str, str]] = []
@@ -75,7 +77,7 @@ class FaultyServer:
             await asyncio.sleep(LATE if fault == "late" else self.delay)
             if fault == "closed":
                 return False
-            status, extra, content = _answer(fault, body, headers)
+            status, extra, content = _answer(fault, body, headers, self.answer)
             length = len(content) + 50 * (fault == "cut_body")
             writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{extra}\r\n".encode() + content)
             await writer.drain()
@@ -91,11 +93,30 @@ def story(body: Body) -> str:
     return json.dumps({"title": digest[:8]}) if "response_format" in body else f"A story about {digest[:16]}."
 
 
-def _answer(fault: str | None, body: Body, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
+def judgement(body: Body) -> str:
+    """An assessment; grades by the length of the completion; or the verdict for the longer of two completions.
+
+    A completion with "@" is graded without a word on grammar, and one with "#" is said to be the better one always.
+    """
+    asked = body["messages"][0]["content"]
+    if "First:\n" in asked:
+        first, second = asked.split("First:\n")[1].split("\n\nWhich of the two")[0].split("\n\nSecond:\n")
+        better = "First" if len(first) > len(second) else "Second" if len(first) < len(second) else "Equal"
+        return f"They differ.\n\nVerdict: {'First' if '#' in first + second else better}"
+    completion = asked.split("student's completion: ")[1].split(" *** ")[1].split(". Please provide")[0]
+    if len(body["messages"]) == 1:
+        return f"It has {len(completion)} letters."
+    grades = "Creativity: 6/10, Consistency: 7/10, Plot: 5/10, Age group: C"
+    return grades if "@" in completion else f"Grammar: {min(10, len(completion.split()))}/10, {grades}"
+
+
+def _answer(
+    fault: str | None, body: Body, headers: Mapping[str, str], answer: Callable[[Body], str]
+) -> tuple[int, str, bytes]:
     """Status, further header lines and content."""
     good: dict[str, Any] = {
         "id": "1", "object": "chat.completion", "created": 1, "model": f"{body['model']}-1",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": story(body)}}],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer(body)}}],
         "usage": {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30},
     }  # fmt: skip
     plain = json.dumps(good).encode()
@@ -151,9 +172,11 @@ def mixed(seed: int, share: float = 0.4) -> Callable[[Body, int], str | None]:
 
 
 @contextmanager
-def serving(fault: Callable[[Body, int], str | None] = never, delay: float = 0.0) -> Iterator[FaultyServer]:
+def serving(
+    fault: Callable[[Body, int], str | None] = never, delay: float = 0.0, answer: Callable[[Body], str] = story
+) -> Iterator[FaultyServer]:
     """A running server, in a thread of its own."""
-    faulty = FaultyServer(fault, delay)
+    faulty = FaultyServer(fault, delay, answer)
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
     thread.start()

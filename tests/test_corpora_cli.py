@@ -1,6 +1,8 @@
 """`hf-tasks corpus` and the registry behind it: every corpus is made by its grammar, and mistakes are one line."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from hf_tasks.cli import main
 from hf_tasks.corpora import CORPORA, GRAMMARS, get_corpus
 from hf_tasks.corpora.base import split_of
-from hf_tasks.corpora.job import COLUMNS, TABLE
+from hf_tasks.corpora.job import COLUMNS, REPORT, TABLE
 
 
 def command(*arguments: str) -> None:
@@ -20,9 +22,11 @@ def command(*arguments: str) -> None:
 def test_every_corpus_is_made_without_a_model(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["corpus", name, "--writer", "grammar", "--rows", "12", "--output", str(tmp_path / "out")]
     command(*given)
-    assert f"12 of 12 rows of {name} by grammar are in" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"12 of 12 rows of {name} by grammar are in" in shown and "distinct n-grams" in shown
+    assert json.loads((tmp_path / "out" / REPORT).read_text())["diversity"]["rows"] == 12
     content = (tmp_path / "out" / TABLE).read_bytes()
-    rows = datasets.load_dataset(
+    rows: Any = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "out" / TABLE), cache_dir=str(tmp_path), split="train"
     )
     corpus = get_corpus(name)

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_tasks.corpora import diversity
 from hf_tasks.corpora.diversity import (
+    Running,
     alike_openings,
     axis_counts,
     distinct_n,
@@ -96,6 +98,63 @@ def test_a_report_says_in_words_which_value_starves() -> None:
     assert "noun: 4 values, each kept 1 to 2 times; starving: **fox**, 1 of 3 rows kept" in text
     assert "3 of 8 rows kept, 10 words" in text
     assert len(text.splitlines()) == 6
+
+
+def test_of_equals_the_value_that_was_asked_for_most_often_starves() -> None:
+    asked = [{"noun": noun} for noun in ("ape", "owl", "owl", "cat")]
+    assert axis_counts(asked, asked[3:], "noun")["starving"] == "owl"
+
+
+def test_a_large_corpus_is_looked_into_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "_SAMPLE", 20)
+    texts = [f"word {row}" for row in range(100)]
+    report = diversity_report(texts, [], [], [], seed=1)
+    assert (report["rows"], report["looked_into"], report["words"]) == (100, 20, 40)
+    assert report == diversity_report(texts, [], [], [], seed=1)
+    assert report["distinct_1"] == 21 / 40  # "word" once, and numbers that are no number twice
+    assert "100 of 0 rows kept, 40 words in a sample of 20" in diversity_markdown(report)
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from("xyz"), st.none() | st.lists(st.sampled_from("abcd"), max_size=6).map(" ".join)),
+    max_size=30,
+)
+
+
+@given(rows=ROWS)
+def test_measures_as_rows_come_are_those_of_the_whole(rows: list[tuple[str, str | None]]) -> None:
+    running = Running(["noun", "no such axis"])
+    for noun, text in rows:
+        running.add({"noun": noun}, text)
+    texts = [text for _, text in rows if text is not None]
+    asked = [{"noun": noun} for noun, _ in rows]
+    kept = [{"noun": noun} for noun, text in rows if text is not None]
+    assert running.rows == len(texts)
+    assert running.alike_openings == pytest.approx(alike_openings(texts)[0])
+    assert running.counts() == {"noun": axis_counts(asked, kept, "noun"), "no such axis": {"values": 0}}
+    assert running.distinct == ({n: distinct_n(texts, n) for n in (1, 2)} if texts else {})
+    whole = axis_counts(asked, kept, "noun")
+    if len(kept) == len(asked):
+        assert running.starving is None
+    else:
+        assert running.starving == (
+            "noun", whole["starving"], whole["kept_of_starving"], whole["asked_of_starving"]
+        )  # fmt: skip
+
+
+def test_distinct_n_as_rows_come_is_that_of_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "_WINDOW", 3)
+    running = Running([])
+    for text in ["a b", "a b", "a b", "c d", "e f", "g h", "c d"]:
+        running.add({}, text)
+    assert running.distinct == {1: 1, 2: 1}  # rows 4 to 6; the seventh begins a window that is not full
+
+
+def test_the_axis_that_starves_is_the_one_with_the_smallest_share() -> None:
+    running = Running(["noun", "verb"])
+    for noun, verb, text in (("cat", "run", "a"), ("cat", "sit", None), ("dog", "run", "b"), ("dog", "sit", None)):
+        running.add({"noun": noun, "verb": verb}, text)
+    assert running.starving == ("verb", "sit", 0, 2)
 
 
 def test_nothing_starves_where_all_is_kept_and_an_empty_report_is_one() -> None:

@@ -30,7 +30,8 @@ from hf_tasks.corpora import cache as cache_module
 from hf_tasks.corpora import job
 from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Reply, Request, Row, split_of
 from hf_tasks.corpora.cache import FILE, ReplyCache, reply_key
-from hf_tasks.corpora.job import COLUMNS, TABLE, Report, generate, generate_async
+from hf_tasks.corpora.diversity import axis_counts, diversity_report
+from hf_tasks.corpora.job import COLUMNS, REPORT, TABLE, Report, generate, generate_async, write_report
 from hf_tasks.corpora.server import NoAnswer, Server
 from hf_tasks.errors import UserError
 
@@ -464,8 +465,36 @@ def test_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     screen = io.StringIO()
     monkeypatch.setattr(job, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=200))
     generate(Tiny(), Slow(), ROWS, tmp_path / "loud", price=(1.0, 1.0))
-    for part in (f"{ROWS}/{ROWS}", "rows/s", "tokens/s", "cost", "ends badly"):
+    for part in (f"{ROWS}/{ROWS}", "rows/s", "tokens/s", "cost", "ends badly", "open alike", "distinct-2", "starving"):
         assert part in screen.getvalue()
+
+
+def test_the_report_of_a_corpus(tmp_path: Path) -> None:
+    corpus, whole, parts = Tiny(), tmp_path / "whole", tmp_path / "parts"
+    report = generate(corpus, Echo(), ROWS, whole, seed=2, attempts=1)
+    written = write_report(corpus, whole, 2, report)
+    assert json.loads((whole / REPORT).read_text()) == json.loads(json.dumps(written))
+    asked = [corpus.parameters(index, 2) for index in range(ROWS)]
+    kept = [asked[index] for index in table(whole)["index"].to_pylist()]
+    assert 0 < len(kept) < ROWS
+    expected = diversity_report(table(whole)["text"].to_pylist(), asked, kept, ["animal", "place"], seed=2)
+    assert written["diversity"] == expected
+    share = {axis: axis_counts(asked, kept, axis) for axis in ("animal", "place")}
+    axis, value, got, wanted = report.diversity.starving or ("", "", 0, 0)
+    assert (axis, value) == ("animal", share["animal"]["starving"]) and (got, wanted) == (0, 1)
+    assert written["kept"] == report.kept and written["rejections"] == report.rejections
+    # The same in parts: 64 rows a turn, at most, and a budget that ends the first run.
+    stopped = generate(corpus, Slow(), ROWS, parts, seed=2, attempts=1, max_tokens_total=1500)
+    assert (
+        stopped.stopped_by and write_report(corpus, parts, 2, stopped)["diversity"]["asked"] == stopped.settled < ROWS
+    )
+    assert write_report(corpus, parts, 2, generate(corpus, Slow(), ROWS, parts, seed=2, attempts=1)) == written
+    assert (parts / REPORT).read_bytes() == (whole / REPORT).read_bytes()
+
+
+def test_the_report_of_no_rows(tmp_path: Path) -> None:
+    report = generate(Tiny(), Echo(lambda request, attempt: "c..0."), 3, tmp_path)
+    assert write_report(Tiny(), tmp_path, 0, report)["diversity"]["rows"] == 0
 
 
 # The cache.
@@ -480,7 +509,7 @@ def test_the_cache_keeps(tmp_path: Path) -> None:
         cache.append({})
         assert {key: cache.get(key) for key in REPLIES} == REPLIES and cache.get("0" * 31 + "f") is None
     with ReplyCache(tmp_path / "new" / "folder") as cache:
-        assert {key: cache.get(key) for key in REPLIES} == REPLIES and len(cache) == 5
+        assert {key: cache.get(key) for key in cache} == REPLIES and len(cache) == 5
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,6 +7,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_tasks.corpora.base import Rejected, Reply
+from hf_tasks.corpora.cache import ReplyCache
 from hf_tasks.corpora.diversity import words
+from hf_tasks.corpora.job import Budget, Spending
 from hf_tasks.corpora.judge import (
     AGE_GROUPS,
     ASSESSMENT_PROMPT,
     GRADES,
     GRADES_PROMPT,
+    CachedJudge,
     Grades,
     beginnings,
     compare_all,
@@ -36,6 +41,8 @@ from hf_tasks.corpora.judge import (
     read_verdict,
 )
 from hf_tasks.corpora.offline_grades import (
+    has_dialogue,
+    offline_markdown,
     offline_report,
     repeated_ngrams,
     sentence_length,
@@ -363,6 +370,44 @@ def test_what_cannot_be_graded() -> None:
         asyncio.run(grade_all([CountingJudge("a")], PAIRS, concurrency=0))
 
 
+class CachedRoad(CountingJudge):
+    """Says what an answer costs."""
+
+    async def chat(self, *args: Any, **kwargs: Any) -> Reply:
+        return replace(await super().chat(*args, **kwargs), prompt_tokens=self.tokens, completion_tokens=0)
+
+    tokens = 7
+
+
+def test_a_cached_judge_is_asked_nothing_twice(tmp_path: Path) -> None:
+    judge = CachedRoad("mild")
+
+    def graded() -> tuple[Any, CachedJudge, Spending]:
+        spending = Spending(Budget(price=(1e6, 0)))
+        with ReplyCache(tmp_path) as cache:
+            cached = CachedJudge(judge, cache, spending)
+            return asyncio.run(grade_all([cached], [*PAIRS, *PAIRS])), cached, spending
+
+    first, cached, spending = graded()
+    # Five completions with two questions each, of each one, though it came twice; "#" is never answered.
+    assert len(judge.seen) == 2 * 5 + 1 and cached.requests == 10 and spending.cost == 7 * 10
+    again, cached, _ = graded()
+    assert len(judge.seen) == 2 * 5 + 2 and cached.requests == 0
+    plain = asyncio.run(grade_all([CountingJudge("mild")], [*PAIRS, *PAIRS]))
+    assert (
+        [str(one) for one in first["mild"]]
+        == [str(one) for one in plain["mild"]]
+        == [str(one) for one in again["mild"]]
+    )
+
+
+def test_a_judge_that_counts_no_tokens_has_no_budget(tmp_path: Path) -> None:
+    judge = CachedRoad("free")
+    judge.tokens = 0
+    with ReplyCache(tmp_path) as cache, pytest.raises(UserError, match="'free' counts no tokens"):
+        asyncio.run(grade_all([CachedJudge(judge, cache, Spending(Budget(max_tokens_total=10_000)))], PAIRS))
+
+
 # Statistics.
 
 
@@ -482,6 +527,28 @@ def test_offline_measures_by_hand() -> None:
     assert words_present("She jumped.", [("verb", "jump"), ("noun", "cat")]) == 1 / 2
 
 
+@pytest.mark.parametrize(
+    "text", ['"Stop!" said Tom.', 'Tom said, "It is late."', "\u201cCome,\u201d he said. It rained."]
+)
+def test_dialogue(text: str) -> None:
+    assert has_dialogue(text)
+
+
+@pytest.mark.parametrize("text", ["Tom said that it was late.", 'The "big" one ran.', 'The 12" pipe. It fell.', ""])
+def test_no_dialogue(text: str) -> None:
+    assert not has_dialogue(text)
+
+
+def test_dialogue_is_looked_for_in_stories_that_were_asked_for_it() -> None:
+    texts = ['ran. "Hi," he said.', "ran home.", 'ran. "Oh!" he said.']
+    report = offline_report(texts, features=["plot twist, dialogue", "dialogue", "none"], beginnings=["Tom"] * 3)
+    assert (report["dialogue_if_asked"], report["dialogue_if_not_asked"]) == (1 / 2, 1)
+    assert (offline_report(texts)["dialogue_if_asked"], offline_report(texts)["dialogue_if_not_asked"]) == (None, 2 / 3)
+    assert "texts with dialogue, where it was asked for | 0.500 |" in offline_markdown(report)
+    with pytest.raises(UserError, match="3 texts and 1 features"):
+        offline_report(texts, features=["dialogue"])
+
+
 def test_an_offline_report() -> None:
     texts = ["The cat jumped on it.", "The cat jumped on me.", "A dog ran."]
     wanted = [[("verb", "jump"), ("noun", "cat")], [("verb", "jump"), ("noun", "dog")], [("noun", "owl")]]
@@ -493,5 +560,6 @@ def test_an_offline_report() -> None:
     assert offline_report(texts)["words_present"] is None
     with pytest.raises(UserError, match="3 texts and 1 lists"):
         offline_report(texts, wanted[:1])
+    assert offline_report(texts, wanted, ["He sat."] * 3)["words_present"] == report["words_present"]
     with pytest.raises(UserError, match="0 texts and no lists"):
         offline_report([])

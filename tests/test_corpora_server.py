@@ -194,9 +194,8 @@ def test_a_server_with_the_new_name_of_the_limit() -> None:
     assert [body.get("max_completion_tokens") for body in faulty.bodies] == [None, 5, 5]
 
 
-def test_halves_of_surrogate_pairs_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("faulty_server.story", lambda body: "a \ud83d\ude00 and half a \ud83d")
-    with serving() as faulty:
+def test_halves_of_surrogate_pairs_are_replaced() -> None:
+    with serving(answer=lambda body: "a \ud83d\ude00 and half a \ud83d") as faulty:
         (reply,) = ask(quick(faulty.url), HELLO)
     assert reply.text == "a \U0001f600 and half a ?"
 
@@ -270,6 +269,20 @@ def test_the_embedded_model_answers_and_stops() -> None:
     assert titled.model == server.label == "SmolLM2-135M-Instruct.Q4_1"
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(health)
+
+
+def test_a_model_on_the_hub(loopback: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    loopback.api.create_repo("me/writers")
+    loopback.api.upload_file(path_or_fileobj=b"GGUF!", path_in_repo="small/one.Q4.gguf", repo_id="me/writers")
+    found = find_gguf("me/writers:small/one.Q4.gguf")
+    assert found.read_bytes() == b"GGUF!" and found.name == "one.Q4.gguf"
+    for name in ("me/writers:two.gguf", "me/nobody:one.gguf"):
+        with pytest.raises(UserError, match=r"no model file '\w+\.gguf' in 'me/\w+' on the Hub") as error:
+            find_gguf(name)
+        assert "\n" not in str(error.value)
+    (tmp_path / "a:b.gguf").write_bytes(b"here")
+    assert find_gguf(tmp_path / "a:b.gguf").read_bytes() == b"here"
 
 
 def test_without_an_embedded_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

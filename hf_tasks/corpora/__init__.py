@@ -6,7 +6,8 @@
   grammar.py for stories and `ExerciseWriter` for exercises; `GRAMMARS` says which writes what.
 - job.py asks for the rows and loses none, with cache.py.
 - sandbox.py runs exercises, decontaminate.py finds benchmark problems, diversity.py measures sameness.
-- judge.py has completions graded by a model, offline_grades.py needs none; memorisation.py looks for copies.
+- judge.py has completions graded by a model, offline_grades.py needs none, memorisation.py looks for copies; grading.py
+  does all of it for one model.
 """
 
 from hf_tasks.corpora.base import Corpus, Writer

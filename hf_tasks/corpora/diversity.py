@@ -3,6 +3,8 @@
 - A word is a run of letters, digits and apostrophes in lower case; punctuation counts nowhere.
 - Starving is judged by yield: of the values of an axis, the one of whose asked rows the smallest share was kept. A
   value that was asked for but never kept starves most, which counts of the kept rows alone would not show.
+- `Running` measures while rows come, in constant memory but for openings and counts: distinct-n, which falls with the
+  size of a corpus, is that of a thousand rows at a time.
 - ROUGE-L is the F1 of the longest common subsequence of words (Lin 2004, with beta = 1), without stemming. Pairs are a
   sample that depends on the seed alone; identical texts have an overlap of 1.
 """
@@ -10,6 +12,8 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,8 @@ import numpy as np
 NGRAM = 4  # of repetition inside a text
 _OPENING_WORDS = 4
 _PAIRS = 500
+_SAMPLE = 10_000  # texts, at most, that a report looks into: a hundred thousand have more trigrams than memory has room
+_WINDOW = 1000  # rows
 Report = dict[str, Any]
 
 
@@ -72,13 +78,17 @@ def axis_counts(asked: Sequence[Mapping[str, Any]], kept: Sequence[Mapping[str, 
 
     Returns:
         `values`: how many different values were asked for; `kept`: [fewest, most] kept rows of a value;
-        `starving`: the value with the smallest share of its asked rows kept, that with fewer kept rows and then the
-        first by name of equals; `asked_of_starving`, `kept_of_starving`; nothing but `values` = 0 where none was asked.
+        `starving`: the value with the smallest share of its asked rows kept, of equals the one asked for most often,
+        and then the first by name; `asked_of_starving`, `kept_of_starving`; nothing but `values` = 0 where none was
+        asked.
     """
-    wanted, got = Counter(row[axis] for row in asked), Counter(row[axis] for row in kept)
+    return _counts(Counter(row[axis] for row in asked), Counter(row[axis] for row in kept))
+
+
+def _counts(wanted: Counter[Any], got: Counter[Any]) -> dict[str, Any]:
     if not wanted:
         return {"values": 0}
-    starving = min(wanted, key=lambda value: (got[value] / wanted[value], got[value], value))
+    starving = min(wanted, key=lambda value: (got[value] / wanted[value], -wanted[value], value))
     return {
         "values": len(wanted),
         "kept": [min(got[value] for value in wanted), max(got[value] for value in wanted)],
@@ -86,6 +96,75 @@ def axis_counts(asked: Sequence[Mapping[str, Any]], kept: Sequence[Mapping[str, 
         "asked_of_starving": wanted[starving],
         "kept_of_starving": got[starving],
     }
+
+
+@dataclass
+class Running:
+    """The measures of a corpus as its rows come; a function of the rows and their order.
+
+    Attributes:
+        axes: which keys of the parameters to count; rows without one are not counted for it.
+        asked, kept: axis -> value -> rows. rows: kept.
+        openings: the first words of a kept row -> how many rows they open. alike: rows that share their opening.
+        distinct: n -> distinct-n of the last thousand kept rows, counted from the start; of fewer in the first.
+    """
+
+    axes: Sequence[str]
+    asked: dict[str, Counter[str]] = field(default_factory=dict)
+    kept: dict[str, Counter[str]] = field(default_factory=dict)
+    rows: int = 0
+    openings: Counter[str] = field(default_factory=Counter)
+    alike: int = 0
+    distinct: dict[int, float] = field(default_factory=dict)
+    _grams: dict[int, set[Any]] = field(default_factory=dict, repr=False)
+    _count: Counter[int] = field(default_factory=Counter, repr=False)
+
+    def add(self, parameters: Mapping[str, Any], text: str | None) -> None:
+        """One row that was asked for; its text, or None where none was kept."""
+        for axis in self.axes:
+            if axis in parameters:
+                self.asked.setdefault(axis, Counter())[parameters[axis]] += 1
+                self.kept.setdefault(axis, Counter())[parameters[axis]] += text is not None
+        if text is None:
+            return
+        found = words(text)
+        opening = " ".join(found[:_OPENING_WORDS])
+        self.openings[opening] += 1
+        self.alike += {1: 0, 2: 2}.get(self.openings[opening], 1)  # with the second, the first is alike as well
+        if self.rows % _WINDOW == 0:
+            self._grams, self._count = {1: set(), 2: set()}, Counter()
+        self.rows += 1
+        for n, grams in self._grams.items():
+            grams.update(found if n == 1 else pairwise(found))
+            self._count[n] += max(0, len(found) - n + 1)
+            if self.rows <= _WINDOW or self.rows % _WINDOW == 0:
+                self.distinct[n] = len(grams) / self._count[n] if self._count[n] else 0.0
+
+    @property
+    def alike_openings(self) -> float:
+        """Share of the kept rows whose first words open another one, too."""
+        return self.alike / self.rows if self.rows else 0.0
+
+    @property
+    def starving(self) -> tuple[str, str, int, int] | None:
+        """The axis and value of whose asked rows the smallest share was kept, with the rows kept and asked.
+
+        None where every row was kept; of equals, the value that was asked for most often.
+        """
+        found = [
+            (one["kept_of_starving"] / one["asked_of_starving"], -one["asked_of_starving"], axis, one)
+            for axis, one in self.counts().items()
+            if one["values"] and one["kept_of_starving"] < one["asked_of_starving"]
+        ]
+        if not found:
+            return None
+        *_, axis, one = min(found, key=lambda entry: entry[:3])
+        return axis, one["starving"], one["kept_of_starving"], one["asked_of_starving"]
+
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """Axis -> what `axis_counts` says of it."""
+        nothing = Counter[str]()
+        return {axis: _counts(self.asked.get(axis, nothing), self.kept.get(axis, nothing)) for axis in self.axes}
 
 
 def diversity_report(
@@ -99,13 +178,19 @@ def diversity_report(
     """Everything that is measured here, as JSON values.
 
     Args:
-        texts: of the kept rows. asked, kept: see `axis_counts`. axes: which keys of theirs to count.
+        texts: of the kept rows; of more than 10,000 that many, drawn by the seed, stand for all.
+        asked, kept: see `axis_counts`. axes: which keys of theirs to count.
         pairs, seed: see `self_overlap`.
     """
+    rows = len(texts)
+    if rows > _SAMPLE:
+        chosen = np.random.default_rng(seed).choice(rows, _SAMPLE, replace=False)
+        texts = [texts[int(place)] for place in sorted(chosen)]
     alike, commonest = alike_openings(texts)
     return {
-        "rows": len(texts),
+        "rows": rows,
         "asked": len(asked),
+        "looked_into": len(texts),
         "words": sum(len(words(text)) for text in texts),
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
@@ -121,15 +206,16 @@ def diversity_report(
 
 def diversity_markdown(report: Report) -> str:
     """A report in a few lines of Markdown; the last ones say which value of each axis starves, if any does."""
+    sample = f" in a sample of {report['looked_into']:,}" if report["looked_into"] < report["rows"] else ""
     lines = [
-        f"- {report['rows']:,} of {report['asked']:,} rows kept, {report['words']:,} words",
+        f"- {report['rows']:,} of {report['asked']:,} rows kept, {report['words']:,} words{sample}",
         "- distinct n-grams: " + ", ".join(f"{report[f'distinct_{n}']:.3f} (n = {n})" for n in (1, 2, 3)),
         f"- rows whose first {report['opening_words']} words open another row, too: {report['alike_openings']:.1%}",
         f"- mean ROUGE-L of {report['self_overlap_pairs']:,} random pairs: {report['self_overlap']:.3f}",
     ]
     if report["commonest_openings"]:
         opening, count = report["commonest_openings"][0]
-        lines.insert(3, f"- commonest opening: “{opening}”, {count:,} of {report['rows']:,} rows")
+        lines.insert(3, f"- commonest opening: “{opening}”, {count:,} of {report['looked_into']:,} rows")
     for axis, counts in report["axes"].items():
         if not counts["values"]:
             continue

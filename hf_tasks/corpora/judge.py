@@ -8,7 +8,8 @@
 - Completions of one beginning are alike, so intervals come from a bootstrap of beginnings and not of completions.
 - Pairs (after Bubeck et al. 2023, "Sparks of AGI") are asked for in both orders; a verdict counts if both agree. The
   question is ours.
-- What is no judge, and so no GPT-Eval, is in offline_grades.py.
+- A `CachedJudge` is asked nothing twice: the same chat has the same seed, and one reply.
+- What is no judge, and so no GPT-Eval, is in offline_grades.py; grading.py does all of it for one model.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from hf_tasks.corpora.base import Rejected, Reply
+from hf_tasks.corpora.cache import ReplyCache, reply_key
+from hf_tasks.corpora.job import SILENCE, Spending
 from hf_tasks.corpora.server import NoAnswer
 from hf_tasks.corpora.words import DATA
 from hf_tasks.errors import UserError
@@ -60,6 +63,7 @@ Interval = tuple[float, float]
 Messages = Sequence[Mapping[str, str]]
 Report = dict[str, Any]
 T = TypeVar("T")
+_LOOK = 0.05  # seconds between two looks at whether the budget has room again
 
 
 class Judge(Protocol):
@@ -119,12 +123,16 @@ async def grade(judge: Judge, beginning: str, completion: str) -> Grades:
 
 
 async def grade_all(
-    judges: Sequence[Judge], pairs: Sequence[tuple[str, str]], concurrency: int = 8
+    judges: Sequence[Judge],
+    pairs: Sequence[tuple[str, str]],
+    concurrency: int = 8,
+    on_done: Callable[[], None] | None = None,
 ) -> dict[str, list[Graded]]:
     """The grades of all judges for all (beginning, completion) pairs.
 
     Args:
         concurrency: how many completions are before judges at a time, over all judges.
+        on_done: called when a judge is done with a completion.
 
     Returns:
         the judge's label -> for each pair its grades, or why it has none.
@@ -139,7 +147,7 @@ async def grade_all(
             "needs a label of its own"
         )
     calls = [lambda judge=judge, pair=pair: grade(judge, *pair) for judge in judges for pair in pairs]
-    found = await _gather(calls, concurrency)
+    found = await _gather(calls, concurrency, on_done)
     return {label: found[place * len(pairs) : (place + 1) * len(pairs)] for place, label in enumerate(labels)}
 
 
@@ -268,12 +276,6 @@ def grades_report(
 
 def grades_markdown(report: Report) -> str:
     """A report as two small tables of Markdown."""
-
-    def said(one: Mapping[str, Any]) -> str:
-        if one["value"] is None:
-            return "-"
-        return f"{one['value']:.2f}" + (f" [{one['ci95'][0]:.2f}, {one['ci95'][1]:.2f}]" if one["ci95"] else "")
-
     lines = [
         f"{report['completions']:,} completions of {report['beginnings']:,} beginnings; means of grades from 0 to "
         f"{BEST_GRADE} with 95 % bootstrap intervals over beginnings.",
@@ -284,7 +286,7 @@ def grades_markdown(report: Report) -> str:
     for label, one in report["judges"].items():
         ages = ", ".join(f"{group} {count}" for group, count in one["age_groups"].items() if count) or "-"
         lost = [sum(one[kind].values()) for kind in ("malformed", "unanswered")]
-        grades = " | ".join(said(one["grades"][name]) for name in GRADES)
+        grades = " | ".join(_said(one["grades"][name]) for name in GRADES)
         lines.append(f"| {label} | {grades} | {ages} | {one['graded']} | {lost[0]} | {lost[1]} |")
     if report["agreement"]:
         lines += ["", "| agreement | Krippendorff's alpha | mean absolute difference |", "|---|---|---|"]
@@ -294,6 +296,12 @@ def grades_markdown(report: Report) -> str:
         )
         lines.append(f"| {name} | {'-' if one['alpha'] is None else format(one['alpha'], '.3f')} | {gaps} |")
     return "\n".join(lines) + "\n"
+
+
+def _said(one: Mapping[str, Any]) -> str:
+    if one["value"] is None:
+        return "-"
+    return f"{one['value']:.2f}" + (f" [{one['ci95'][0]:.2f}, {one['ci95'][1]:.2f}]" if one["ci95"] else "")
 
 
 # Pairs.
@@ -315,7 +323,10 @@ async def compare(judge: Judge, beginning: str, candidate: str, reference: str) 
 
 
 async def compare_all(
-    judge: Judge, triples: Sequence[tuple[str, str, str]], concurrency: int = 8
+    judge: Judge,
+    triples: Sequence[tuple[str, str, str]],
+    concurrency: int = 8,
+    on_done: Callable[[], None] | None = None,
 ) -> list[tuple[str, str] | Rejected | NoAnswer]:
     """`compare` for all (beginning, candidate, reference) triples, or why there are no verdicts.
 
@@ -324,7 +335,7 @@ async def compare_all(
     """
     if not triples:
         raise UserError("there is no pair to compare; give at least one (beginning, candidate, reference)")
-    return await _gather([lambda triple=triple: compare(judge, *triple) for triple in triples], concurrency)
+    return await _gather([lambda triple=triple: compare(judge, *triple) for triple in triples], concurrency, on_done)
 
 
 def read_verdict(text: str) -> str:
@@ -365,6 +376,19 @@ def compare_report(
         "win_rate": _share(wins, len(starts)),
         "first_position": _share(decided, math.ceil(len(decided) / 2)),
     }
+
+
+def compare_markdown(reports: Mapping[str, Report]) -> str:
+    """The reports of several judges, by label, as a table of Markdown."""
+    lines = [
+        "| judge | win rate | wins | losses | equal | overturned | for the first place | malformed | unanswered |",
+        "|---" * 9 + "|",
+    ]
+    for label, one in reports.items():
+        counts = " | ".join(str(one[name]) for name in ("wins", "losses", "equal", "overturned"))
+        lost = " | ".join(str(sum(one[kind].values())) for kind in ("malformed", "unanswered"))
+        lines.append(f"| {label} | {_said(one['win_rate'])} | {counts} | {_said(one['first_position'])} | {lost} |")
+    return "\n".join(lines) + "\n"
 
 
 def _share(hits: Sequence[bool], trials: int) -> dict[str, Any]:
@@ -457,13 +481,81 @@ def _reasons(found: Sequence[Any], kind: type[Rejected] | type[NoAnswer]) -> dic
 # Asking.
 
 
+class CachedJudge:
+    """A judge that is asked nothing twice: a reply counts once it is in the cache, on the disk.
+
+    What a budget forbids is not asked: `NoAnswer`, with the limit as its reason. Nor is any later question that the
+    cache cannot answer. A judge that has left 20 questions in a row without an answer counts as gone ("no answers").
+
+    Args:
+        judge: who is asked. The label and `sampling`, where there is such an attribute, are part of the cache's key.
+        cache: of replies.
+        spending: with what the cache holds counted already; may be shared with other judges.
+
+    Attributes:
+        label: the judge's. requests: answered by the judge and not by the cache. stopped_by: the limit, "no answers" or
+        "".
+    """
+
+    def __init__(self, judge: Judge, cache: ReplyCache, spending: Spending) -> None:
+        self.label = judge.label
+        self.requests, self.stopped_by = 0, ""
+        self._judge, self._cache, self._spending = judge, cache, spending
+        self._sampling: dict[str, Any] = getattr(judge, "sampling", {})
+        self._asked: dict[str, asyncio.Task[Reply]] = {}
+        self._silence = 0
+
+    async def chat(
+        self, messages: Messages, schema: Mapping[str, Any] | None = None, max_tokens: int = 1024, **sampling: Any
+    ) -> Reply:
+        """See `Judge`.
+
+        Raises:
+            NoAnswer: as the judge, or the question may not be asked any more.
+            UserError: as the judge; it counts no tokens, and there is a budget to keep.
+        """
+        key = reply_key(messages, schema, max_tokens, self.label, self._sampling | sampling, 0)
+        if (reply := self._cache.get(key)) is not None:
+            return reply
+        if key not in self._asked:  # two equal questions may be on their way at once
+            self._asked[key] = asyncio.ensure_future(self._ask(key, messages, schema, max_tokens, sampling))
+        return await self._asked[key]
+
+    async def _ask(
+        self, key: str, messages: Messages, schema: Mapping[str, Any] | None, max_tokens: int, sampling: dict[str, Any]
+    ) -> Reply:
+        while not self.stopped_by and (limit := self._spending.reserve(messages, max_tokens)):
+            if not any(self._spending.reserved):  # nothing that is on its way could turn out cheaper
+                self.stopped_by = limit
+            else:
+                await asyncio.sleep(_LOOK)
+        if self.stopped_by:
+            raise NoAnswer(self.stopped_by)
+        try:
+            reply = await self._judge.chat(messages, schema, max_tokens, **sampling)
+            self._cache.append({key: reply})  # in the event loop: no interruption comes between answer and disk
+        except NoAnswer:
+            self._silence += 1
+            if self._silence >= SILENCE:
+                self.stopped_by = "no answers"
+            raise
+        finally:
+            self._spending.free(messages, max_tokens)
+        self._spending.add(reply, self.label)
+        self._silence = 0
+        self.requests += 1
+        return reply
+
+
 async def _ask(judge: Judge, messages: Messages) -> str:
     """The text of an answer; the same chat has the same seed."""
     seed = hash_name(list(map(dict, messages))) % 2**31
     return (await judge.chat(messages, max_tokens=1024, seed=seed)).text
 
 
-async def _gather(calls: Sequence[Callable[[], Awaitable[T]]], concurrency: int) -> list[T | Rejected | NoAnswer]:
+async def _gather(
+    calls: Sequence[Callable[[], Awaitable[T]]], concurrency: int, on_done: Callable[[], None] | None
+) -> list[T | Rejected | NoAnswer]:
     """The results in order, so many at a time; whatever else is raised stops all."""
     if concurrency < 1:
         raise UserError(f"concurrency is {concurrency}; it is how many are asked at a time, 1 or more")
@@ -475,6 +567,9 @@ async def _gather(calls: Sequence[Callable[[], Awaitable[T]]], concurrency: int)
                 return await call()
             except (Rejected, NoAnswer) as error:
                 return error
+            finally:
+                if on_done:
+                    on_done()
 
     tasks = [asyncio.ensure_future(one(call)) for call in calls]
     try:
