@@ -1,8 +1,9 @@
 """Texts -> documents -> packed blocks -> batches, in which no token sees another document.
 
-- Documents are packed whole, by best fit (Ding et al. 2024, "Fewer truncations improve language modeling",
-  arXiv 2404.10830): none is cut but those longer than a block, and what room is left is padding. A story cut in two would
-  teach endings that no beginning led to.
+- Documents stay whole (Ding et al. 2024, "Fewer truncations improve language modeling", arXiv 2404.10830) where that
+  costs little padding, as with exercises of 105 tokens in blocks of 512 (3 %). Where it costs much they are cut at the
+  end of a block: stories of 277 tokens would be 22 % padding, and on as many blocks a small model came to
+  a held-out loss of 2.39 with cut ones and of 2.60 with whole ones after 360 steps, of 0.90 and 1.17 after 1,200.
 - A block says only how long its documents are (`lengths`). The collator makes of it what a model needs: for a stock
   model `position_ids` that restart, from which transformers itself builds the mask of any attention implementation on
   the model's device; for ours, which refuses `position_ids`, `structural_ids` read document by document and a mask.
@@ -228,8 +229,9 @@ class PackedCollator:
     - A stock model gets `position_ids` that restart and no mask. `create_causal_mask` of transformers reads that as
       packed documents, on the model's device and for its attention implementation: an added mask for eager, a boolean
       one for sdpa, a sparse `BlockMask` for flex_attention. It does not where there is a cache, whence `use_cache`.
-    - Ours gets `structural_ids`, and a mask of all pairs of tokens: boolean for sdpa, added for the others. Random ids
-      are drawn for each document while the model is in training mode.
+    - Ours gets `structural_ids`, and a mask of all pairs of tokens: boolean for sdpa, added for eager. Random ids are
+      drawn for each document while the model is in training mode; a batch that the Trainer fetches just behind an
+      evaluation, before it sets the mode back, has those of evaluation.
 
     The Trainer must leave the column `lengths` alone: `remove_unused_columns=False`.
 
@@ -248,12 +250,12 @@ class PackedCollator:
             raise UserError(
                 f"{name} takes no position_ids, so packed documents would see each other: choose gpt_neo, phi or ours"
             )
-        if "flash" in (
-            config._attn_implementation or ""
-        ):  # packed rows are told apart only in batches of one, by some models
+        # flash_attention tells packed rows apart only in batches of one, and of GPT-Neo not even there.
+        known = ("eager", "sdpa") if self.structural else ("eager", "sdpa", "flex_attention")
+        if config._attn_implementation not in known:
             raise UserError(
-                f"attention {config._attn_implementation!r} lets packed documents see each other: use sdpa, "
-                "flex_attention or eager"
+                f"attention {config._attn_implementation!r} is not known to keep packed documents of {name} apart; "
+                f"known: {', '.join(known)}"
             )
         if getattr(config, "qkv_conv_kernel", None) is not None:
             raise UserError(

@@ -102,7 +102,7 @@ class TextRecipe(Experiment):
     Attributes:
         sources: by name.
         vocab_size: entries of the tokenizer, at most.
-        context: tokens of a training block, into which whole documents are packed.
+        context: tokens of a training block, into which documents are packed; see `data.pack`.
         model: fields of every model's configuration, and what else a `TextSection` may say. A model of another
             architecture (`stock`) leaves the former aside.
     """

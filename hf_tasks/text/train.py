@@ -24,6 +24,7 @@ def trainer_parts(recipe: TextRecipe, name: str, seed: int, output: Path) -> dic
     tokenizer, section = recipe_tokenizer(recipe, output), recipe.section(name)
     set_seed(seed)
     model = build_text_model(recipe, name, seed, tokenizer, output)
+    model.train()  # the collator looks at it, for the first batch before the Trainer says so
 
     def blocks(split: str) -> Any:
         texts = source_texts(recipe, section.data, split, output)
