@@ -194,12 +194,14 @@ def test_short_documents_stay_whole(seed: int) -> None:
 
 
 def test_documents_that_would_leave_much_padding_are_cut() -> None:
-    """Thirty tokens in blocks of forty: whole, a quarter would be padding."""
-    _, documents = _texts([30] * 99)
+    """Twenty-one tokens in blocks of forty: whole, 47 % would be padding. Thirty: a quarter."""
+    _, documents = _texts([21] * 80)
     blocks = pack(documents, 40, 0)
-    assert len(blocks) == -(-99 * 30 // 40)
-    assert [sum(lengths) for lengths in blocks["lengths"]] == [40] * 74 + [10]
-    assert sum(len(lengths) for lengths in blocks["lengths"]) == 99 + 74 - 24  # each cut but every fourth makes two
+    assert len(blocks) == 80 * 21 // 40
+    assert [sum(lengths) for lengths in blocks["lengths"]] == [40] * 42
+    assert sum(len(lengths) for lengths in blocks["lengths"]) == 80 + 41 - 1  # each cut but one in the middle makes two
+    _, documents = _texts([30] * 99)
+    assert [sum(lengths) for lengths in pack(documents, 40, 0)["lengths"]] == [30] * 99
 
 
 def test_packing_follows_the_seed_alone() -> None:
