@@ -360,8 +360,12 @@ def render_dataset_card(
         repo_id: the repository on the Hub, None for a folder.
         others: configs of the repository's present card whose splits have no provenance; they stay as they are.
     """
+    if any("corpus" in made_by for made_by in splits.values()):
+        from hf_tasks.corpora.card import render_corpus_card
+
+        return render_corpus_card(splits, repo_id, others)
     rows = sum(made_by["size"] for made_by in splits.values())
-    configs = _configs(splits, others)
+    configs = configs_of(splits, others)
     by_task = {made_by["task"]: made_by for made_by in splits.values()}
     data = DatasetCardData(
         pretty_name=f"{', '.join(by_task)} (hf_tasks)",
@@ -382,10 +386,10 @@ def render_dataset_card(
         config=next(config["config_name"] for config in configs if config.get("default")),
         shares=SPLIT_SHARES,
         split_table=_split_table(splits),
-        commands=_commands(splits),
+        commands=commands_of(splits),
         sources=sorted({made_by["source"] for made_by in splits.values()}),
         examples=_example_tables(splits),
-        statistics=_statistics_tables(splits),
+        statistics=statistics_tables(splits),
         version=__version__,
     )
     return tidy(card)
@@ -400,7 +404,7 @@ def size_category(rows: int) -> str:
     return f"{bounds[power - 1]}<n<{bounds[power]}" if power < len(bounds) else "n>1T"
 
 
-def _configs(splits: Mapping[str, dict[str, Any]], others: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def configs_of(splits: Mapping[str, dict[str, Any]], others: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The `configs` of the YAML head; the first of ours is the default."""
     files: dict[str, list[dict[str, str]]] = {}
     for path, made_by in splits.items():
@@ -429,7 +433,7 @@ def _split_table(splits: Mapping[str, dict[str, Any]]) -> str:
     return markdown_table(["config", "split", "rows", "task", "problems of", "seed", "parameters"], rows)
 
 
-def _commands(splits: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+def commands_of(splits: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """Command -> the splits that it wrote; the command of an unrecorded one is empty."""
     made: dict[str, list[str]] = {}
     for path, made_by in splits.items():
@@ -446,7 +450,7 @@ def _example_tables(splits: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _statistics_tables(splits: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+def statistics_tables(splits: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """Config -> its columns by its splits: minimum, mean and maximum, or the values of a column that has few."""
     tables = {}
     for config in dict.fromkeys(made_by["config"] for made_by in splits.values()):

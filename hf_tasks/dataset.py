@@ -90,7 +90,7 @@ def write_dataset(
     """
     output = Path(output)
     check_sizes(sizes)
-    _check_names(config, name, sizes)
+    check_names(config, name, sizes)
     wanted = _missing_splits(
         output, [_request(task, split, size, seed, config, name or split) for split, size in sizes.items()]
     )
@@ -226,7 +226,7 @@ def _request(task: Task, split: str, size: int, seed: int, config: str, name: st
     return json.loads(json.dumps(request))
 
 
-def _check_names(config: str, name: str | None, sizes: Mapping[str, int]) -> None:
+def check_names(config: str, name: str | None, sizes: Mapping[str, int]) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", config) or config == DEFAULT_FOLDER:
         raise UserError(f"{config!r} is no name for a config: use letters, digits and _ -, and not {DEFAULT_FOLDER!r}")
     if name is None:

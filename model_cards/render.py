@@ -1,8 +1,9 @@
 """Render the committed cards from the committed results and the generators: `make cards`.
 
 - One card a model of `results/`, for the first seed (the one that `make demo` trains), and one for its recipe; one card
-  a corpus of `datasets_scripts/arithmetic.py`, which is generated into a temporary folder for the purpose. The other
-  corpora take minutes to draw and get their cards where they are made.
+  a corpus of `datasets_scripts/arithmetic.py`, which is generated into a temporary folder for the purpose, and of
+  `datasets_scripts/textbooks.py`, from its committed provenance. The other corpora take minutes to draw and get their
+  cards where they are made.
 - A card is text; only the dataset's picture is binary, and it is left alone while its card is right.
 """
 
@@ -12,12 +13,14 @@ from pathlib import Path
 
 from datasets_scripts import arithmetic
 from datasets_scripts.common import write_corpus
-from hf_tasks.cards import render_model_card, render_recipe_card
-from hf_tasks.dataset import PICTURE
+from hf_tasks.analysis.plots import draw_statistics
+from hf_tasks.cards import render_dataset_card, render_model_card, render_recipe_card
+from hf_tasks.dataset import PICTURE, finished_splits
 from hf_tasks.files import write_bytes, write_text
 from hf_tasks.recipe import load_recipe, run_name
 
 HERE = Path(__file__).parent
+BUILT = ("textbooks",)  # corpora that a small model wrote in part: not written again, their provenance is committed
 RESULTS = HERE.parent / "results"
 
 
@@ -48,6 +51,10 @@ def dataset_cards() -> dict[str, tuple[str, bytes]]:
             folder = write_corpus(script.CORPORA, name, Path(scratch) / name, command)
             text = (folder / "README.md").read_text("utf-8").replace(f"({PICTURE})", f"({name}.png)")
             cards[f"datasets/{name}.md"] = (text, (folder / PICTURE).read_bytes())
+    for name in BUILT:
+        splits = finished_splits(RESULTS / f"{name}-corpus")
+        text = render_dataset_card(splits).replace(f"({PICTURE})", f"({name}.png)")
+        cards[f"datasets/{name}.md"] = (text, draw_statistics(splits))
     return cards
 
 

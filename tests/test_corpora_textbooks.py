@@ -237,9 +237,9 @@ def test_an_item_is_kept_and_laid_out_as_text() -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_layout_holds_all_three_and_braces_do_no_harm(kind: str) -> None:
-    text = QA.text(read_item(kind, explanation=ITEM["explanation"] + " {answer}"))
+    text = QA.text(read_item(kind, explanation=ITEM["explanation"] + " {answer}."))
     assert all(value in text for value in ITEM.values())
-    assert text.endswith("{answer}")
+    assert text.endswith("{answer}.")
 
 
 def test_json_is_found_in_a_fence_or_between_words() -> None:
@@ -264,7 +264,14 @@ def test_json_is_found_in_a_fence_or_between_words() -> None:
         ("cause and effect", {"question": "Have you ever seen fog?"}, "stock_opening"),
         ("explanation", {"explanation": "As an AI, I see no fog."}, "refused"),
         ("explanation", {"explanation": "Say nothing about these instructions."}, "prompt_echoed"),
-        ("explanation", {"explanation": "the air is cool and wet " * 30}, "repetitive"),
+        ("explanation", {"explanation": "the air is cool and wet. " * 30}, "repetitive"),
+        (
+            "explanation",
+            {"explanation": "Four options, of which exactly one is right and the others are plausible."},
+            "prompt_echoed",
+        ),
+        ("explanation", {"explanation": "Cool air holds less vapour, and the rest becomes"}, "cut_off"),
+        ("explanation", {"question": "Why do cats purr?"}, "off_topic"),
     ],
 )
 def test_a_bad_item_is_refused_for_its_reason(kind: str, changed: dict[str, str], reason: str) -> None:
@@ -276,7 +283,7 @@ def test_a_bad_item_is_refused_for_its_reason(kind: str, changed: dict[str, str]
 def test_where_nothing_is_asked_no_question_mark_is_wanted() -> None:
     for kind, form in FORMATS.items():
         if not form.asks:
-            assert read_item(kind, question="Tom: I'm sorry, but I broke your cup.\nAnn: It was old.")
+            assert read_item(kind, question="Tom: I'm sorry, but I broke your fog lamp.\nAnn: It was old.")
 
 
 JSON = st.recursive(

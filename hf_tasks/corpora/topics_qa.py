@@ -3,7 +3,8 @@
 - That paper took 20,000 topics and published none; ours are the tree of common knowledge in topics.py.
 - A format says what each of the three fields holds, whether the first one asks, and how they are laid out as text.
 - Only servers write these: no writer without a model does. They answer in JSON by a schema, or in any words around it.
-- What is right is not checked here; only what no good answer looks like is refused.
+- What is right is not checked here; only what no good answer looks like is refused. A small model's answers (SmolLM2)
+  showed what that is: whole clauses of the prompt, explanations that break off, items on something else.
 """
 
 import re
@@ -28,7 +29,7 @@ AUDIENCES = {
     "curious experts of another field": "Be exact, name causes, and do not simplify.",
 }
 _SCHEMA = object_schema(**{field: {"type": "string"} for field in FIELDS})
-_ECHOES = ("nothing about these instructions", "answer with one json object", "make up an item")
+_STEM = 4  # letters by which a word of the topic is known in any form: cacti and cactus
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,14 @@ FORMATS = {
 }
 
 
+# A clause of the prompt of so many words is nothing that an item says by chance.
+_ECHOES = (
+    "nothing about these instructions", "answer with one json object", "make up an item",
+    *(clause.strip() for kind in FORMATS.values() for said in (kind.question, kind.answer, kind.explanation)
+      for clause in said.lower().split(",") if len(clause.split()) >= 4),
+)  # fmt: skip
+
+
 class TopicsQA(Corpus):
     """Short items on thousands of topics: question, answer and explanation in six formats.
 
@@ -122,7 +131,8 @@ class TopicsQA(Corpus):
 
         Raises:
             Rejected: "no_json", "empty", "refused", "prompt_echoed", "stock_opening", "no_question_mark",
-                "no_options" (or an answer that is none of them), "answer_is_question", "too_short", "repetitive".
+                "no_options" (or an answer that is none of them), "answer_is_question", "too_short", "cut_off" (no
+                mark ends the explanation), "off_topic" (no word of the topic's subject occurs), "repetitive".
         """
         kind = FORMATS[request.parameters["format"]]
         found = find_object(text, FIELDS)
@@ -139,6 +149,10 @@ class TopicsQA(Corpus):
             raise Rejected("answer_is_question", item["answer"][:40])
         if (count := sum(len(value.split()) for value in item.values())) < MIN_WORDS:
             raise Rejected("too_short", f"{count} words")
+        if not re.search(r"""[.!?]["'\u201d\u2019)]*$""", item["explanation"]):
+            raise Rejected("cut_off", item["explanation"][-40:])
+        if not _is_on(request.parameters["topic"], " ".join(item.values())):
+            raise Rejected("off_topic", request.parameters["topic"])
         check_repetition("\n".join(item.values()))
         return {"format": request.parameters["format"]} | item
 
@@ -168,6 +182,14 @@ def _check_options(question: str, answer: str) -> None:
         raise Rejected("no_options", f"options {', '.join(letters) or 'missing'}")
     if not re.match(r"\(?[A-D](?:[).:]|$)", answer):
         raise Rejected("no_options", f"answer {answer[:40]}")
+
+
+def _is_on(topic: str, text: str) -> bool:
+    """Whether any word of what the topic is about stands in a text, in some form."""
+    leaf = knowledge_topics()[topic]
+    names = re.findall(r"\w+", (leaf.seed or leaf.name).lower())
+    stems = {name[:_STEM] for name in names if len(name) >= _STEM} or {*names}
+    return any(word.startswith(stem) for word in re.findall(r"\w+", text.lower()) for stem in stems)
 
 
 def _plain(text: str) -> str:

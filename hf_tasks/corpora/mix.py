@@ -1,0 +1,219 @@
+"""A mix: which corpora, how many rows of each, who writes them and what is dropped; one YAML file, read strictly.
+
+    title: Stories and a textbook
+    summary: What it is for, in a sentence or two.
+    parts:
+      tinystories: {rows: 900, writer: grammar}
+      textbook: {rows: 200, writer: server, base_url: http://127.0.0.1:8000/v1, model: NAME, max_tokens_total: 1000000}
+
+- A part is a config of the dataset. It is named after its corpus, or names it: `weak: {corpus: tinystories, ...}`.
+- The key of a server stands in the environment and in no file.
+- Where rows are asked for, and what they may cost, may change between two runs of a mix; what is asked for may not.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf_tasks.corpora import CORPORA, GRAMMARS
+from hf_tasks.corpora.base import Writer
+from hf_tasks.corpora.code_exercises import CodeExercises
+from hf_tasks.corpora.decontaminate import NGRAM, TAU
+from hf_tasks.corpora.embedded import embedded
+from hf_tasks.corpora.job import MOST_ATTEMPTS, Budget
+from hf_tasks.corpora.server import Server
+from hf_tasks.dataset import check_names
+from hf_tasks.errors import UserError, unknown_name
+from hf_tasks.strict import build, read_yaml
+
+MIXES = Path(__file__).parent / "mixes"
+BENCHMARKS = ("humaneval",)
+
+# Writer -> the fields that it takes, and whether it needs them.
+_SAMPLING = {"temperature": False, "top_p": False}
+_TAKES: dict[str, dict[str, bool]] = {
+    "grammar": {},
+    "embedded": {"model": False, **_SAMPLING},
+    "server": {"model": True, "base_url": True, **_SAMPLING},
+}
+_FREE = ("base_url", "concurrency", "price", "max_cost", "max_tokens_total")  # no row depends on these
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One corpus of a mix.
+
+    Attributes:
+        rows: to ask for. corpus: a name of the registry; the part's own, if not given.
+        writer: "grammar" (no model), "embedded" (a small model in process) or "server".
+        model: what the server calls it; with "embedded", a GGUF file. base_url: of an OpenAI-compatible server.
+        temperature, top_p: of a model's sampling; 1 if not given.
+        attempts: answers that are read for a row, at most.
+        concurrency: requests in flight; 64, or 8 with "embedded", if not given.
+        price, max_cost, max_tokens_total: see `job.Budget`.
+        clean: which of `steps.STEPS` run; all of them, or of exercises `steps.CODE_STEPS`, if not given.
+    """
+
+    rows: int
+    writer: str
+    corpus: str | None = None
+    model: str | None = None
+    base_url: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    attempts: int = 4
+    concurrency: int | None = None
+    price: list[float] | None = None
+    max_cost: float | None = None
+    max_tokens_total: int | None = None
+    clean: list[str] | None = None
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """As `job.generate` takes it."""
+        price = None if self.price is None else (self.price[0], self.price[1])
+        return {"price": price, "max_cost": self.max_cost, "max_tokens_total": self.max_tokens_total}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decontamination:
+    """Against what rows with code are compared, and how close is too close; see decontaminate.py."""
+
+    benchmark: str = "humaneval"
+    tau: float = TAU
+    ngram: int = NGRAM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """A corpus of several parts, checked.
+
+    Attributes:
+        name: file name without `.yaml`. title, summary: for the card.
+        parts: name of the part, and config of the dataset -> what it is.
+        seed: of every part.
+        decontaminate: None leaves it out.
+    """
+
+    name: str
+    title: str
+    summary: str
+    parts: dict[str, Part]
+    seed: int = 0
+    decontaminate: Decontamination | None = field(default_factory=Decontamination)
+
+    def corpus_of(self, part: str) -> str:
+        """The name of a part's corpus."""
+        return self.parts[part].corpus or part
+
+    def clean_steps(self, part: str) -> list[str]:
+        """The steps of steps.py that a part goes through."""
+        from hf_tasks.corpora.steps import CODE_STEPS, STEPS  # datatrove
+
+        usual = CODE_STEPS if self.corpus_of(part) == CodeExercises.name else STEPS
+        given = self.parts[part].clean
+        return [*usual] if given is None else given
+
+    def asked(self, part: str) -> dict[str, Any]:
+        """All that the rows of a part depend on, JSON values; what is not given is left out."""
+        given = {key: value for key, value in asdict(self.parts[part]).items() if key not in _FREE}
+        everything = given | {
+            "corpus": self.corpus_of(part),
+            "seed": self.seed,
+            "clean": self.clean_steps(part),
+            "decontaminate": None if self.decontaminate is None else asdict(self.decontaminate),
+        }
+        return {key: value for key, value in everything.items() if value is not None}
+
+
+def mix_names() -> list[str]:
+    """The mixes of the package."""
+    return sorted(path.stem for path in MIXES.glob("*.yaml"))
+
+
+def load_mix(name: str | Path) -> Mix:
+    """Read a mix and check all of it.
+
+    Args:
+        name: a mix of the package, or the path of a YAML file.
+
+    Raises:
+        UserError: anything unknown, of the wrong type, out of range or contradictory.
+    """
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else MIXES / f"{name}.yaml"
+    if path.parent == MIXES and not path.is_file():
+        raise unknown_name("mix", path.stem, mix_names(), "or the path of a .yaml file")
+    if not path.is_file():
+        raise UserError(f"no mix file {str(name)!r}; the package's own: {', '.join(mix_names())}")
+    try:
+        content = read_yaml(path.read_text("utf-8"), path.name)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r} is no UTF-8 ({error}): save it as such") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name} must hold keys and values, not {content!r}")
+    mix = build(Mix, {**content, "name": path.stem}, path.stem)
+    _check(mix)
+    return mix
+
+
+@contextmanager
+def open_writer(part: Part, corpus: str) -> Iterator[Writer]:
+    """The writer of a part. An embedded model runs until the block ends."""
+    sampling = {key: getattr(part, key) for key in _SAMPLING if getattr(part, key) is not None}
+    if part.writer == "grammar":
+        yield GRAMMARS[corpus]()
+    elif part.writer == "server":
+        yield Server(str(part.base_url), str(part.model), **sampling)
+    else:
+        with embedded(part.model, **sampling) as server:
+            yield server
+
+
+def _check(mix: Mix) -> None:
+    """Refuse at the door what would fail later."""
+    if not mix.parts:
+        raise UserError(f"{mix.name}.parts names no part; corpora: {', '.join(CORPORA)}")
+    if mix.seed < 0:
+        raise UserError(f"{mix.name}.seed is {mix.seed}; give 0 or more")
+    wanted = mix.decontaminate
+    if wanted and wanted.benchmark not in BENCHMARKS:
+        raise unknown_name(f"benchmark in {mix.name}.decontaminate", wanted.benchmark, BENCHMARKS)
+    if wanted and not (0 < wanted.tau <= 1 and wanted.ngram >= 1):
+        raise UserError(
+            f"{mix.name}.decontaminate has tau {wanted.tau} and ngram {wanted.ngram}; tau is a match rate above 0 and "
+            f"at most 1, such as {TAU}, ngram a number of tokens, such as {NGRAM}"
+        )
+    for name, part in mix.parts.items():
+        check_names(name, None, {})
+        _check_part(f"{mix.name}.parts.{name}", part, mix.corpus_of(name))
+
+
+def _check_part(where: str, part: Part, corpus: str) -> None:
+    if corpus not in CORPORA:
+        raise unknown_name(f"corpus of {where}", corpus, CORPORA, "a part of another name says corpus: NAME")
+    if part.writer not in _TAKES:
+        raise unknown_name(f"writer of {where}", part.writer, _TAKES)
+    if part.writer == "grammar" and corpus not in GRAMMARS:
+        raise UserError(f"{where}: no grammar writes {corpus}, only {', '.join(GRAMMARS)}; take server or embedded")
+    takes = _TAKES[part.writer]
+    for key in ("model", "base_url", *_SAMPLING):
+        given = getattr(part, key) is not None
+        if given and key not in takes:
+            raise UserError(f"{where}: writer {part.writer} takes no {key}; leave it out")
+        if takes.get(key) and not given:
+            raise UserError(f"{where}: writer {part.writer} needs {key}")
+    for key, most in (("rows", None), ("attempts", MOST_ATTEMPTS), ("concurrency", None)):
+        value = getattr(part, key)
+        if value is not None and (value < 1 or (most and value > most)):
+            raise UserError(f"{where}.{key} is {value}; give 1 or more" + (f", {most} at most" if most else ""))
+    for step in part.clean or ():
+        from hf_tasks.corpora.steps import STEPS
+
+        if step not in STEPS:
+            raise unknown_name(f"step of {where}.clean", step, STEPS)
+    if part.price is not None and (len(part.price) != 2 or min(part.price) < 0):
+        raise UserError(f"{where}.price is {part.price}; give two: that of a million prompt and completion tokens")
+    if part.writer == "grammar" and Budget(**part.budget).is_limited:
+        raise UserError(f"{where}: writer grammar counts no tokens, so that no budget can be kept; leave it out")
