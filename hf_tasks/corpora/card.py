@@ -11,12 +11,12 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from hf_tasks import __version__
 from hf_tasks.cards import (
     LICENSE,
+    card_template,
     commands_of,
     configs_of,
-    statistics_tables,
-    card_template,
     markdown_table,
     size_category,
+    statistics_tables,
     tidy,
 )
 from hf_tasks.corpora.diversity import diversity_markdown

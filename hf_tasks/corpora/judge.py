@@ -147,7 +147,7 @@ async def grade_all(
             "needs a label of its own"
         )
     calls = [lambda judge=judge, pair=pair: grade(judge, *pair) for judge in judges for pair in pairs]
-    found = await _gather(calls, concurrency, on_done)
+    found = await gather(calls, concurrency, on_done)
     return {label: found[place * len(pairs) : (place + 1) * len(pairs)] for place, label in enumerate(labels)}
 
 
@@ -251,8 +251,8 @@ def grades_report(
         "judges": {
             label: {
                 "graded": sum(isinstance(one, Grades) for one in found),
-                "malformed": _reasons(found, Rejected),
-                "unanswered": _reasons(found, NoAnswer),
+                "malformed": reasons_of(found, Rejected),
+                "unanswered": reasons_of(found, NoAnswer),
                 "grades": {
                     name: mean_by_cluster(values[label][:, place], starts, resamples, seed)
                     for place, name in enumerate(GRADES)
@@ -335,7 +335,7 @@ async def compare_all(
     """
     if not triples:
         raise UserError("there is no pair to compare; give at least one (beginning, candidate, reference)")
-    return await _gather([lambda triple=triple: compare(judge, *triple) for triple in triples], concurrency, on_done)
+    return await gather([lambda triple=triple: compare(judge, *triple) for triple in triples], concurrency, on_done)
 
 
 def read_verdict(text: str) -> str:
@@ -370,8 +370,8 @@ def compare_report(
     decided = [verdict == "first" for _, one in judged for verdict in one if verdict != "equal"]
     return {
         "comparisons": len(triples),
-        "malformed": _reasons(compared, Rejected),
-        "unanswered": _reasons(compared, NoAnswer),
+        "malformed": reasons_of(compared, Rejected),
+        "unanswered": reasons_of(compared, NoAnswer),
         **{outcome: counts[outcome] for outcome in ("wins", "losses", "equal", "overturned")},
         "win_rate": _share(wins, len(starts)),
         "first_position": _share(decided, math.ceil(len(decided) / 2)),
@@ -474,7 +474,7 @@ def _matrix(graded: Sequence[Graded]) -> np.ndarray:
     return np.array(rows, float).reshape(len(rows), len(GRADES) + 1)
 
 
-def _reasons(found: Sequence[Any], kind: type[Rejected] | type[NoAnswer]) -> dict[str, int]:
+def reasons_of(found: Sequence[Any], kind: type[Rejected] | type[NoAnswer]) -> dict[str, int]:
     return dict(Counter(one.reason for one in found if isinstance(one, kind)).most_common())
 
 
@@ -553,7 +553,7 @@ async def _ask(judge: Judge, messages: Messages) -> str:
     return (await judge.chat(messages, max_tokens=1024, seed=seed)).text
 
 
-async def _gather(
+async def gather(
     calls: Sequence[Callable[[], Awaitable[T]]], concurrency: int, on_done: Callable[[], None] | None
 ) -> list[T | Rejected | NoAnswer]:
     """The results in order, so many at a time; whatever else is raised stops all."""

@@ -69,13 +69,14 @@ def _texts(source: Source, folder: Path, split: str) -> list[str]:
         return read_texts(str(_written(source, folder)), split)
     from hf_tasks.corpora.python_files import snippets
 
-    texts = [row["text"] for row in snippets() if row["split"] == split]
+    rows = [row for row in snippets() if row["split"] == split]
+    texts = [row["text"] for row in rows]
     if source.quality is None or split != "train":
         return texts
     from hf_tasks.corpora.quality import quality_scores
 
     with PartialState().main_process_first():  # the others find the embeddings
-        scores, _ = quality_scores(texts, folder)
+        scores, _ = quality_scores(texts, folder, groups=[row["path"] for row in rows])
     return [texts[place] for place in np.flatnonzero(scores >= source.quality)]
 
 
