@@ -52,7 +52,7 @@ class Parrot(LM):
         turns, said = dict[int, int](), list[str]()
         for request in requests:
             prompt, settings = request.args
-            assert prompt == request.doc["prompt"]
+            assert prompt == request.doc["prompt"].rstrip()
             options, turn = self.says(request.doc), turns.get(request.doc_id, 0)
             turns[request.doc_id] = turn + 1
             text = options[turn % len(options)]
@@ -258,7 +258,7 @@ def test_a_model_of_ours_is_asked_for_what_it_says(checkpoint: Path) -> None:
     assert [found["results"][task]["pass@1,sandbox"] for task in TASKS] == [0.0, 0.0]
     model, tokenizer = PositionalForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
     for sample in (sample for task in TASKS for sample in found["samples"][task]):
-        tokens = tokenizer(sample["doc"]["prompt"], return_tensors="pt")["input_ids"]
+        tokens = tokenizer(sample["doc"]["prompt"].rstrip(), return_tensors="pt")["input_ids"]
         said = model.generate(tokens, max_new_tokens=16, do_sample=False)[0, tokens.shape[1] :]
         assert sample["resps"] == [[tokenizer.decode(said, skip_special_tokens=True)]]
 

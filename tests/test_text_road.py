@@ -15,13 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tasks.cards import render_model_card, render_recipe_card
 from hf_tasks.cli import main
-from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter
+from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter, beginning, program
 from hf_tasks.corpora.job import generate as write_corpus
 from hf_tasks.errors import UserError
 from hf_tasks.publish import publish
 from hf_tasks.recipe import TEXT, load_recipe, read_recipe
 from hf_tasks.run import run_recipe, train_recipe
-from hf_tasks.text.evaluate import program, story_cells
+from hf_tasks.text.evaluate import story_cells
 from hf_tasks.text.generate import Completion, sample
 from hf_tasks.text.recipe import TextRecipe
 from hf_tasks.text.sources import FOLDER, recipe_tokenizer, source_rows, source_texts
@@ -255,7 +255,19 @@ def test_what_is_counted_of_stories() -> None:
 
 def test_programs_end_where_the_function_does() -> None:
     prompt = 'def f(x):\n    """Double."""\n'
-    assert program(prompt, "    y = 2 * x\n\n    return y\n\ndef g():\n    pass") == prompt + (
-        "    y = 2 * x\n\n    return y\n\n"
-    )
+    for start in ("", "\n"):  # a completion may bring the line break that `beginning` takes away
+        assert program(prompt, start + "    y = 2 * x\n\n    return y\n\ndef g():\n    pass") == (
+            prompt + "    y = 2 * x\n\n    return y\n\n"
+        )
     assert program(prompt, "    return 2 * x") == prompt + "    return 2 * x\n"
+
+
+def test_the_beginning_of_an_exercise_is_cut_where_tokens_are(recipe: TextRecipe, output: Path) -> None:
+    """The tokens of a beginning are the first of the whole text, so that a model goes on as it was trained."""
+    tokenizer = recipe_tokenizer(recipe, output)
+    for row in source_rows(recipe, "exercises", "test", output)[:20]:
+        ids = tokenizer(beginning(row["prompt"]))["input_ids"]
+        assert tokenizer(row["text"])["input_ids"][: len(ids)] == ids
+    for row in source_rows(recipe, "stories", "test", output)[:20]:
+        ids = tokenizer(row["instruction"])["input_ids"]
+        assert tokenizer(row["text"])["input_ids"][: len(ids)] == ids

@@ -160,6 +160,20 @@ def check(
     return kept, rejections
 
 
+def beginning(prompt: str) -> str:
+    """What a model is given of a prompt: all but its last line break, which tokenizers join with the indentation.
+
+    Behind a line break that is a token of its own, a model has only ever seen the end of a text.
+    """
+    return prompt.rstrip()
+
+
+def program(prompt: str, completion: str) -> str:
+    """Prompt and completion up to the next statement on the top level: what follows the function is not judged."""
+    body = completion if completion.startswith("\n") else "\n" + completion
+    return beginning(prompt) + re.split(r"\n(?=\S)", body, maxsplit=1)[0] + "\n"
+
+
 def _function_name(parameters: Parameters) -> str:
     return f"{parameters['verb']}_{parameters['noun']}"
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from hf_tasks.corpora import decontaminate
 from hf_tasks.corpora.base import Row, split_of
-from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter, check
+from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter, check, program
 from hf_tasks.corpora.sandbox import run_many
 from hf_tasks.errors import UserError
 from hf_tasks.metrics.pass_at_k import pass_at_k
@@ -69,7 +69,9 @@ def execute(responses: Sequence[Sequence[str]], docs: Sequence[Row]) -> list[lis
         the verdict on each: `PASSED`, or one of `sandbox.REASONS`.
     """
     programs = [
-        (doc["prompt"] + text, doc["tests"]) for texts, doc in zip(responses, docs, strict=True) for text in texts
+        (program(doc["prompt"], text), doc["tests"])
+        for texts, doc in zip(responses, docs, strict=True)
+        for text in texts
     ]
     outcomes = tqdm(run_many(programs), "executing completions", len(programs))
     verdicts = (outcome.reason or PASSED for outcome in outcomes)

@@ -10,7 +10,6 @@
 """
 
 import json
-import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_tasks.corpora.code_exercises import beginning, program
 from hf_tasks.corpora.decontaminate import decontaminate
 from hf_tasks.corpora.diversity import NGRAM, repeated_ngrams, words
 from hf_tasks.corpora.judge import mean_by_cluster
@@ -60,9 +60,10 @@ def measure(recipe: TextRecipe, model: PreTrainedModel, tokenizer: PreTrainedTok
         written += _records(wanted.stories.source, [row["instruction"] for row in rows], stories)
     if wanted.exercises is not None:
         rows = exercise_prompts(recipe, wanted.exercises, output)
-        found = _complete(recipe, model, tokenizer, [row["prompt"] for row in rows], wanted.exercises, folder.name)
+        prompts = [beginning(row["prompt"]) for row in rows]
+        found = _complete(recipe, model, tokenizer, prompts, wanted.exercises, folder.name)
         cells += _exercise_cells(recipe, wanted.exercises, rows, found, output)
-        written += _records(wanted.exercises.source, [row["prompt"] for row in rows], found)
+        written += _records(wanted.exercises.source, prompts, found)
     write_text(folder / COMPLETIONS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in written))
     return cells
 
@@ -149,11 +150,6 @@ def story_cells(source: str, rows: Sequence[Row], stories: Sequence[Sequence[Com
 def exercise_prompts(recipe: TextRecipe, wanted: Completions, output: Path) -> list[Row]:
     """The first held-out exercises."""
     return source_rows(recipe, wanted.source, "test", output)[: wanted.prompts]
-
-
-def program(prompt: str, completion: str) -> str:
-    """Prompt and completion up to the next statement on the top level: what follows the function is not judged."""
-    return prompt + re.split(r"\n(?=\S)", completion, maxsplit=1)[0] + "\n"
 
 
 def _exercise_cells(
