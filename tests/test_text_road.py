@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tasks.cards import render_model_card, render_recipe_card
 from hf_tasks.cli import main
-from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter, beginning, program
+from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter, beginning, function_alone, program
 from hf_tasks.corpora.job import generate as write_corpus
 from hf_tasks.errors import UserError
 from hf_tasks.publish import publish
@@ -256,10 +256,9 @@ def test_what_is_counted_of_stories() -> None:
 def test_programs_end_where_the_function_does() -> None:
     prompt = 'def f(x):\n    """Double."""\n'
     for start in ("", "\n"):  # a completion may bring the line break that `beginning` takes away
-        assert program(prompt, start + "    y = 2 * x\n\n    return y\n\ndef g():\n    pass") == (
-            prompt + "    y = 2 * x\n\n    return y\n\n"
-        )
-    assert program(prompt, "    return 2 * x") == prompt + "    return 2 * x\n"
+        written = function_alone(start + "    y = 2 * x\n\n    return y\n\ndef g():\n    pass")
+        assert program(prompt, written) == prompt + "    y = 2 * x\n\n    return y\n\n"
+    assert program(prompt, function_alone("    return 2 * x")) == prompt + "    return 2 * x\n"
 
 
 def test_the_beginning_of_an_exercise_is_cut_where_tokens_are(recipe: TextRecipe, output: Path) -> None:

@@ -169,9 +169,13 @@ def beginning(prompt: str) -> str:
 
 
 def program(prompt: str, completion: str) -> str:
-    """Prompt and completion up to the next statement on the top level: what follows the function is not judged."""
-    body = completion if completion.startswith("\n") else "\n" + completion
-    return beginning(prompt) + re.split(r"\n(?=\S)", body, maxsplit=1)[0] + "\n"
+    """Prompt and completion, which may begin with the line break that `beginning` took away."""
+    return beginning(prompt) + (completion if completion.startswith("\n") else "\n" + completion)
+
+
+def function_alone(completion: str) -> str:
+    """A completion up to the next statement on the top level: what follows the function is not judged."""
+    return re.split(r"\n(?=\S)", completion, maxsplit=1)[0] + "\n"
 
 
 def _function_name(parameters: Parameters) -> str:

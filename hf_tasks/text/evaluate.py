@@ -19,7 +19,7 @@ import torch
 from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_tasks.corpora.code_exercises import beginning, program
+from hf_tasks.corpora.code_exercises import beginning, function_alone, program
 from hf_tasks.corpora.decontaminate import decontaminate
 from hf_tasks.corpora.diversity import NGRAM, repeated_ngrams, words
 from hf_tasks.corpora.judge import mean_by_cluster
@@ -156,7 +156,8 @@ def _exercise_cells(
     recipe: TextRecipe, wanted: Completions, rows: list[Row], found: list[list[Completion]], output: Path
 ) -> list[Cell]:
     candidates = [
-        [program(row["prompt"], one.text) for one in several] for row, several in zip(rows, found, strict=True)
+        [program(row["prompt"], function_alone(one.text)) for one in several]
+        for row, several in zip(rows, found, strict=True)
     ]
     passed = score(candidates, [row["tests"] for row in rows])["passed"]
     training = source_rows(recipe, wanted.source, "train", output)
