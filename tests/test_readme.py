@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hf_tasks.cards import markdown_table, results_markdown, results_table
+from hf_tasks.text.card import text_markdown
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,6 +40,13 @@ def test_figures_of_chains_are_committed_ones(recipe: str) -> None:
     shown = README.partition(f"<!-- {recipe}:table -->\n")[2].partition(f"\n<!-- {recipe}:end -->")[0].splitlines()
     committed = results_markdown(json.loads((ROOT / "results" / recipe / "results.json").read_text()))
     assert len(shown) > 5 and shown == [line for line in committed.splitlines() if line in shown]
+
+
+@pytest.mark.parametrize("recipe", ["tinystories", "textbooks", "code-quality"])
+def test_figures_of_texts_are_committed_ones(recipe: str) -> None:
+    shown = README.partition(f"<!-- {recipe}:table -->\n")[2].partition(f"\n<!-- {recipe}:end -->")[0].splitlines()
+    committed = text_markdown(json.loads((ROOT / "results" / recipe / "results.json").read_text()))
+    assert len(shown) > 3 and shown == [line for line in committed.splitlines() if line in shown]
 
 
 def test_headline_holds() -> None:
