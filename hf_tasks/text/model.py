@@ -48,6 +48,8 @@ def build_text_config(recipe: TextRecipe, name: str, tokenizer: PreTrainedTokeni
                 raise UserError(f"{where}: {section.stock} has no field {unread[0]!r}; leave it out")
         with torch.device("meta"):  # one token: some architectures find out only then that their fields do not fit
             AutoModelForCausalLM.from_config(config)(input_ids=torch.zeros(1, 1, dtype=torch.long))
+    except UserError:
+        raise
     except (ValueError, TypeError, StrictDataclassError, RuntimeError, IndexError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
     return config
