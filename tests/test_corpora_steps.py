@@ -172,6 +172,22 @@ def test_near_duplicates_are_those_of_brute_force(tmp_path: Path) -> None:
     assert dropped == Counter(near_duplicate=12)
 
 
+def test_the_first_stays_however_the_others_were_found(tmp_path: Path) -> None:
+    """Ten times: a text, another that MinHash may or may not find to be like it, and its equal in capitals.
+
+    datatrove joins the last two first, being alike in every bucket, and drops the first text for the second.
+    """
+    rng, texts = random.Random(1), []
+    for group in range(10):
+        base = [f"word{chr(97 + group)}{chr(97 + a)}{chr(97 + b)}" for a in range(10) for b in range(12)]
+        changed = list(base)
+        for place in rng.sample(range(len(base)), 4):
+            changed[place] = "other"
+        texts += [" ".join(changed), " ".join(base), " ".join(base).upper()]
+    kept, _ = in_this_process(pa.table({"number": range(30), "text": texts}), tmp_path, ("near_duplicate",), 4)
+    assert set(range(0, 30, 3)) < set(kept) < {row for row in range(30) if row % 3 < 2}
+
+
 @given(st.lists(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), max_size=8), min_size=1, max_size=4))
 def test_the_first_of_each_cluster_stays(tmp_path_factory: pytest.TempPathFactory, ranks: list) -> None:
     """A rank is a list of documents: whether they are in a cluster, and in which."""

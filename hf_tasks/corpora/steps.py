@@ -505,7 +505,7 @@ def _main() -> None:
 def _end_with_parent() -> None:
     # The pipe ends when the parent does, however it does; datatrove's own processes belong to our group.
     os.read(0, 1)
-    pass
+    os.killpg(0, signal.SIGKILL)
 
 
 def _documents(folder: Path, rank: int) -> pa.Table:
