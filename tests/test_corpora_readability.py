@@ -116,7 +116,6 @@ def test_all_scores_are_flat_columns() -> None:
     [
         ("harper", grammar_errors, "harper-py", "grammar_errors"),
         ("cefrpy", cefr_levels, "cefrpy", "cefr_level"),
-        ("readability", spache, "py-readability-metrics", "spache"),
     ],
 )
 def test_without_its_package_a_score_is_refused_and_left_out_of_all(

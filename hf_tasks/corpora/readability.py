@@ -10,17 +10,15 @@
 
 import re
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from hf_tasks.corpora.diversity import words
 from hf_tasks.corpora.tinystories import sentences
+from hf_tasks.corpora.words import DATA
 from hf_tasks.errors import UserError
 
 # Kinds of lints that advise how to say something better, or with which characters ("..." as one), and find no mistake.
 _ADVICE = frozenset({"Enhancement", "Formatting", "Readability", "Redundancy", "Regionalism", "Style"})
-_SPACHE_LIST = "data/spache_easy_porterstem.txt"
 
 
 class MissingPackageError(UserError):
@@ -83,8 +81,8 @@ def spache(text: str) -> float:
 def spache_grade(word_count: int, sentence_count: int, unfamiliar: int) -> float:
     """The revised Spache formula.
 
-    The coefficients are those of R's koRpus and npm's spache-formula. textstat and py-readability-metrics have those of
-    1953, and textstat the list of another formula.
+    The coefficients are those of R's koRpus and npm's spache-formula. textstat has those of 1953, and the list of
+    another formula.
 
     Args:
         word_count, sentence_count: of the text, at least one. unfamiliar: different words that are not on the list.
@@ -150,15 +148,9 @@ def _familiar(word: str) -> bool:
 
 @cache
 def _stemmer_and_stems() -> tuple[Any, frozenset[str]]:
-    # Found and not imported: readability-lxml has a module of the same name.
-    spec = find_spec("readability")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        if (path := Path(folder) / _SPACHE_LIST).is_file():
-            try:
-                from nltk.stem.porter import PorterStemmer
-            except ImportError:
-                raise MissingPackageError("spache", "nltk") from None
-            # The file writes the contractions of the list with a backslash in place of the apostrophe.
-            lines = path.read_text("utf-8").lower().replace("\\", "'").split()
-            return PorterStemmer(), frozenset(lines)
-    raise MissingPackageError("spache", "py-readability-metrics")
+    try:
+        from nltk.stem.porter import PorterStemmer
+    except ImportError:
+        raise MissingPackageError("spache", "nltk") from None
+    stemmer, lines = PorterStemmer(), (DATA / "spache.txt").read_text(encoding="utf-8").splitlines()
+    return stemmer, frozenset(stemmer.stem(word.lower()) for word in lines if not word.startswith("#"))
