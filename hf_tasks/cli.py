@@ -230,8 +230,8 @@ def judge(
 
     The same command again continues; nothing is sampled or asked for twice.
 
-    Example: hf-tasks judge runs/tinystories-cpu/deep-seed0 --output grades --judge server --base-url
-    http://127.0.0.1:8000/v1 --model judge --reference runs/tinystories-cpu/shallow-seed0
+    Example: hf-tasks judge runs/tinystories-cpu/4-layers-seed0 --output grades --judge server --base-url
+    http://127.0.0.1:8000/v1 --model judge --reference runs/tinystories-cpu/1-layer-seed0
     """
     from hf_tasks.corpora.grading import PAGE, grading_markdown
     from hf_tasks.corpora.grading import judge as grade
