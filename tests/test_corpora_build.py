@@ -190,11 +190,12 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 
 def item(body: Any) -> str:
     """An answer for topics_qa, a function of what is asked and the seed; the same for no two."""
-    number = abs(hash((body["messages"][-1]["content"], body["seed"])))
+    asked = body["messages"][-1]["content"]
+    number, topic = abs(hash((asked, body["seed"]))), asked.partition(", about ")[2].partition(" (")[0]
     words = " ".join(f"w{digit}{place}x{number % 997}" for place, digit in enumerate(str(number)))
     options = "\n(A) red\n(B) blue\n(C) green\n(D) grey"
     return json.dumps({
-        "question": f"Which colour is it?{options}", "answer": "(B) blue",
+        "question": f"Which colour has {topic}?{options}", "answer": "(B) blue",
         "explanation": f"It is the blue one, as everybody can see who looks at it from here, and who knows: {words}.",
     })  # fmt: skip
 
