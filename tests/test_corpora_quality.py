@@ -22,6 +22,7 @@ from hf_tasks.corpora.quality import (
     embed,
     filter_markdown,
     label,
+    load_filter,
     main,
     quality_scores,
     read_grade,
@@ -260,8 +261,8 @@ def test_no_vector_is_made_twice_and_a_cut_one_is_made_again(
     tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    one = module._Encoder.__call__
-    monkeypatch.setattr(module._Encoder, "__call__", lambda self, text: made.append(text) or one(self, text))
+    one = module.Encoder.__call__
+    monkeypatch.setattr(module.Encoder, "__call__", lambda self, text: made.append(text) or one(self, text))
     whole = embed(TEXTS, tiny, tmp_path)
     assert made == TEXTS
     (path,) = tmp_path.glob("embeddings-*.bin")
@@ -437,12 +438,12 @@ def test_scores_are_the_same_after_a_kill(
     texts, files = [row["text"] for row in pool], [row["path"] for row in pool]
     options: dict[str, Any] = {"sample": 200, "groups": files, "model": tiny, "threshold": 6}
     scores, report = quality_scores(texts, tmp_path / "a", **options)
-    one = module._Encoder.__call__
+    one = module.Encoder.__call__
     left = iter(range(100))
-    monkeypatch.setattr(module._Encoder, "__call__", lambda self, text: (next(left), one(self, text))[1])
+    monkeypatch.setattr(module.Encoder, "__call__", lambda self, text: (next(left), one(self, text))[1])
     with pytest.raises(StopIteration):
         quality_scores(texts, tmp_path / "b", **options)
-    monkeypatch.setattr(module._Encoder, "__call__", one)
+    monkeypatch.setattr(module.Encoder, "__call__", one)
     again, same = quality_scores(texts, tmp_path / "b", **options)
     assert np.array_equal(scores, again) and report == same
     assert np.array_equal(QualityFilter.load(tmp_path / "b" / "filter.npz").scores(embed(texts, tiny)), scores)
@@ -497,6 +498,9 @@ def test_the_command(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert report["precision"]["value"] == report["recall"]["value"] == 1.0
     assert report["command"].startswith("python -m hf_tasks.corpora.quality --output")
     assert module.RUBRIC in page and "`a" in page and "1.000 [" in page
+    found = load_filter(str(tmp_path / "out"))
+    assert (found.scores([BEST, textwrap.dedent(WORST)]) >= 0.3).tolist() == [True, False]
+    assert found.report == report and len(found.digest) == 16
     capsys.readouterr()
     for options, said in (
         (["--judge", "gpt"], "unknown judge 'gpt'; known: embedded, rubric, server"),
@@ -505,3 +509,52 @@ def test_the_command(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     ):
         assert main([*command, *options]) == 2
         assert said in (error := capsys.readouterr().err) and error.count("\n") == 1, error
+
+
+def made_with(model: str, folder: Path) -> Path:
+    """A folder with a filter that has learned loops, as the command leaves it."""
+    texts = [f"def a(x): return {number}" for number in range(20)] + [f"for x in [{n}]: a(x)" for n in range(20)]
+    folder.mkdir()
+    QualityFilter(embed(texts, model), np.arange(40) >= 20, 0).save(folder / "filter.npz")
+    report = {"model": model, "encoder": module.Encoder(model).name}
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_a_filter_is_loaded_with_its_model_and_refused_without(tiny: str, tmp_path: Path) -> None:
+    folder = made_with(tiny, tmp_path / "filter")
+    found = load_filter(str(folder))
+    texts = ["for x in [7]: a(x)", "def a(x): return 7"]
+    first, second = found.scores(texts, tmp_path / "work")
+    assert first > 0.5 > second
+    forest = QualityFilter.load(folder / "filter.npz")
+    assert np.array_equal(found.scores(texts), forest.scores(embed(texts, tiny)))
+    with pytest.raises(
+        UserError, match=r"^no quality filter in .*none'.*make one: python -m hf_tasks\.corpora\.quality"
+    ):
+        load_filter(str(tmp_path / "none"))
+    report = json.loads((folder / "report.json").read_text())
+    for change, said in (
+        ({"encoder": "0123456789abcdef"}, "made with other weights"),
+        ({"model": str(tmp_path / "gone")}, "no model for embeddings in .*gone"),
+    ):
+        (folder / "report.json").write_text(json.dumps(report | change))
+        with pytest.raises(UserError, match=said) as caught:
+            load_filter(str(folder))
+        assert "\n" not in str(caught.value)
+    (folder / "report.json").unlink()
+    with pytest.raises(UserError, match=r"^no quality filter in .*report\.json"):
+        load_filter(str(folder))
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # see test_hub.py
+def test_a_filter_on_the_hub(loopback: Any, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder = made_with(tiny, tmp_path / "filter")
+    loopback.api.create_repo("me/loops")
+    loopback.api.upload_folder(repo_id="me/loops", folder_path=folder)
+    assert load_filter("me/loops").digest == load_filter(str(folder)).digest
+    with pytest.raises(UserError, match="no quality filter in 'me/none'") as caught:
+        load_filter("me/none")
+    assert "\n" not in str(caught.value)

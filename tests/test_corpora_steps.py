@@ -39,6 +39,7 @@ from hf_tasks.corpora.steps import (
     LanguageFilter,
     RepetitionFilter,
     Words,
+    across,
     chain,
     clean,
     collect,
@@ -258,6 +259,36 @@ def test_what_repeats_itself_is_dropped_with_datatrove_reasons() -> None:
     step = RepetitionFilter()
     assert list(step.run(iter(documents([REPEATED, lines, again, "no no no no no no"])))) == []
     assert step.stats["dropped"].total == 4 and step.stats["dropped_dup_line_frac"].total == 1
+
+
+def test_what_an_earlier_table_has_goes_and_says_how(tmp_path: Path) -> None:
+    stories = written("tinystories", 6)
+    near = stories[0] + " The end of it all."
+    table = pa.table({"text": [stories[3], stories[1], near, stories[4]], "number": [0, 1, 2, 3]})
+    # The earlier texts may be alike themselves; of `table` that tells nothing.
+    earlier = [stories[0], near + " Yes.", stories[1], stories[1]]
+    kept, dropped = across(table, earlier, tmp_path)
+    assert kept.equals(table.take([0, 3]))
+    assert dropped == Counter(exact_duplicate_of_earlier_part=1, near_duplicate_of_earlier_part=1)
+    kept, dropped = across(table, earlier, tmp_path, ["exact_duplicate"], tasks=2)
+    assert kept["number"].to_pylist() == [0, 2, 3] and dropped == Counter(exact_duplicate_of_earlier_part=1)
+    assert across(table, [stories[5]], tmp_path)[0].equals(table)
+    with pytest.raises(UserError, match=r"'language' finds no duplicates; those that do: exact_duplicate, near"):
+        across(table, earlier, tmp_path, ["exact_duplicate", "language"])
+
+
+def test_a_bar_shows_how_far_datatrove_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
+    seen: list[int] = []
+    count = module._completed
+    monkeypatch.setattr(module, "_completed", lambda made: seen.append(count(made)) or seen[-1])
+    clean(mixed(), tmp_path, CODE_STEPS, tasks=2)
+    [folder] = tmp_path.iterdir()
+    whole = sum(stage.tasks for stage in stages(folder, CODE_STEPS, 2))
+    assert seen == sorted(seen) and seen[-1] == whole > 14
+    assert "clean" in (said := capsys.readouterr().err) and "100%" in said
 
 
 RUN = """

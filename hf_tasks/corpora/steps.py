@@ -1,7 +1,7 @@
 """Deduplication, repetition and language as steps of datatrove: the same stages on one core, on Slurm or on Ray.
 
-- `clean` does it all on this machine. Elsewhere: `prepare` writes the documents, `chain` puts `stages` under any
-  executor of datatrove, `collect` reads what is left.
+- `clean` does it all on this machine, and `across` the duplicates of several tables. Elsewhere: `prepare` writes the
+  documents, `chain` puts `stages` under any executor of datatrove, `collect` reads what is left.
 - No text is copied: every stage reads the documents of its rank, and the numbers of those that stay so far.
 - The first of a group of duplicates stays, whatever the number of tasks. Which one datatrove's MinHash cluster keeps
   depends on the order of its unions; `KeepFirst` mends it.
@@ -24,6 +24,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -35,6 +36,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
+from rich.console import Console
+from rich.progress import Progress
 
 from hf_tasks.corpora.diversity import words
 from hf_tasks.errors import UserError, unknown_name
@@ -72,8 +75,10 @@ except ImportError as error:
 STEPS = ("language", "repetition", "exact_duplicate", "near_duplicate")
 # Of code alone: its words are few and come again, and are of no language.
 CODE_STEPS = ("exact_duplicate", "near_duplicate")
+DUPLICATES = CODE_STEPS  # the steps that compare rows with one another, and so those of different tables
 EMPTY = "empty"  # the reason why rows without text go, of which datatrove's reader makes no documents
 MAX_TASKS = 10_000
+_TICK = 0.2  # seconds between looks at how far datatrove is
 # datatrove's default, xxhash, is given strings by it, which xxhash 4 refuses.
 _HASH = HashConfig(precision=64, hash_fc="sha1")
 
@@ -269,9 +274,37 @@ def clean(
     """
     folder = prepare(table, work, steps, tasks)
     # The stages are made here, too, so that a missing package is the caller's UserError.
-    if stages(folder, steps, tasks) and not _is_finished(folder / steps[-1], tasks):
-        _run(folder, steps, tasks)
+    if (made := stages(folder, steps, tasks)) and not _is_finished(folder / steps[-1], tasks):
+        _run(made, folder, steps, tasks)
     return collect(table, folder, steps, tasks)
+
+
+def across(
+    table: pa.Table, earlier: Sequence[str], work: str | Path, steps: Sequence[str] = DUPLICATES, tasks: int = 1
+) -> tuple[pa.Table, Counter[str]]:
+    """Drop rows that duplicate a text which was kept before, by their column `text`.
+
+    Args:
+        table: rows that are no duplicates of one another, by the same steps: what `clean` has left.
+        earlier: the texts of tables before this one; all of them stay, whatever they are to one another.
+        work, tasks: see `clean`. steps: some of `DUPLICATES`.
+
+    Returns:
+        the rows that stay, in their order; reason -> how many went for it: "exact_duplicate_of_earlier_part", the very
+        text, or "near_duplicate_of_earlier_part".
+
+    Raises:
+        as `clean`, and UserError for a step that finds no duplicates.
+    """
+    if others := [step for step in steps if step not in DUPLICATES]:
+        raise UserError(f"step {others[0]!r} finds no duplicates; those that do: {', '.join(DUPLICATES)}")
+    texts = table["text"].to_pylist()
+    both = pa.table({"text": [*earlier, *texts], "row": range(-len(earlier), len(texts))})
+    stay = [row for row in clean(both, work, steps, tasks)[0]["row"].to_pylist() if row >= 0]
+    known, gone = {*earlier}, {*range(len(texts))} - {*stay}
+    reasons = Counter("exact" if texts[row] in known else "near" for row in gone)
+    dropped = Counter({f"{kind}_duplicate_of_earlier_part": count for kind, count in sorted(reasons.items())})
+    return table.take(pa.array(stay, pa.int64())), dropped
 
 
 def prepare(table: pa.Table, work: str | Path, steps: Sequence[str] = STEPS, tasks: int = 1) -> Path:
@@ -477,8 +510,9 @@ def _request_hash(table: pa.Table, steps: Sequence[str], tasks: int) -> str:
     return found.hexdigest()
 
 
-def _run(folder: Path, steps: Sequence[str], tasks: int) -> None:
+def _run(made: Sequence[Stage], folder: Path, steps: Sequence[str], tasks: int) -> None:
     """Run all stages in a new process, and let nothing of it outlive this one."""
+    console = Console(stderr=True)
     log = folder / "datatrove.log"
     command = [sys.executable, "-c", f"from {__name__} import _main; _main()", str(folder), str(tasks), *steps]
     with (
@@ -486,13 +520,23 @@ def _run(folder: Path, steps: Sequence[str], tasks: int) -> None:
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         ) as process,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
-        process.wait()
+        bar = progress.add_task("clean", total=sum(stage.tasks for stage in made))
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_TICK)
+            progress.update(bar, completed=_completed(made))
     if process.returncode:
         said = log.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
         if found := re.search(r"\[Errno (\d+)\]", said):
             raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder))
         raise RuntimeError(f"datatrove failed ({said or process.returncode}); its log: {str(log)!r}")
+
+
+def _completed(made: Sequence[Stage]) -> int:
+    """How many tasks datatrove has noted as done, of this run or of those before it."""
+    return sum(len(list((stage.logging_dir / "completions").glob("*"))) for stage in made)
 
 
 def _main() -> None:
