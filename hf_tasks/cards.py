@@ -171,21 +171,23 @@ def render_model_card(
         return render_text_card(recipe, results, name, seed, repo_id, dataset_id, license)
     run = None if results is None else single_run(results, name, seed)["runs"][0]
     adapter = recipe.base is not None and recipe.model_fields(name).get("method", "none") != "none"
+    task = recipe.get_task(name)
     data = _model_card_data(
         recipe,
+        [task.name],
         license=license or None,
         library_name="peft" if adapter else "transformers",
         base_model=base_id or None,
         datasets=[dataset_id] if dataset_id else None,
         model_name=f"{recipe.name} {name}",
-        eval_results=None if run is None else [_eval_result(recipe, one) for one in run["cells"]],
+        eval_results=None if run is None else [_eval_result(recipe, task.name, one) for one in run["cells"]],
     )
-    task = recipe.get_task(name)
     row = task.generate("test", size=1)
     return _fill(
         data,
         recipe,
         results,
+        tasks=[task.name],
         name=name,
         seed=seed,
         run=run,
@@ -213,7 +215,8 @@ def render_recipe_card(recipe: Any, results: Results) -> str:
         from hf_tasks.text.card import render_text_card
 
         return render_text_card(recipe, results, None, 0)
-    return _fill(_model_card_data(recipe, library_name="transformers"), recipe, results, name=None)
+    tasks = list(dict.fromkeys(recipe.get_task(name).name for name in recipe.models))
+    return _fill(_model_card_data(recipe, tasks, library_name="transformers"), recipe, results, tasks=tasks, name=None)
 
 
 def write_cards(recipe: Experiment, results: Results, output: Path) -> None:
@@ -259,13 +262,14 @@ def license_of(recipe: Any) -> str:
 def generate_command(recipe: Recipe, name: str, seed: int) -> str:
     """The command that writes the training rows of a run; a stream has no end, so it shows the first 100,000."""
     size = recipe.data.size or 100_000
-    settings = [f"{key}={json.dumps(value)}" for key, value in recipe.get_task(name).parameters().items()]
-    command = ["hf-tasks", "generate", recipe.task, "--split", "train", "--size", str(size), "--seed", str(seed)]
-    return shlex.join([*command, "--output", recipe.task, "--set", *settings])
+    task = recipe.get_task(name)
+    settings = [f"{key}={json.dumps(value)}" for key, value in task.parameters().items()]
+    command = ["hf-tasks", "generate", task.name, "--split", "train", "--size", str(size), "--seed", str(seed)]
+    return shlex.join([*command, "--output", task.name, "--set", *settings])
 
 
-def _model_card_data(recipe: Recipe, **fields: Any) -> ModelCardData:
-    tags = ["synthetic", "reasoning", "length-generalization", "hf-tasks", recipe.task]
+def _model_card_data(recipe: Recipe, tasks: list[str], **fields: Any) -> ModelCardData:
+    tags = ["synthetic", "reasoning", "length-generalization", "hf-tasks", *tasks]
     return ModelCardData(tags=tags, pipeline_tag=_pipeline(recipe), **{"license": LICENSE, **fields})
 
 
@@ -332,13 +336,13 @@ def interval_of(one: dict[str, Any]) -> str:
     return f"[{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]"
 
 
-def _eval_result(recipe: Recipe, one: dict[str, Any]) -> EvalResult:
+def _eval_result(recipe: Recipe, task: str, one: dict[str, Any]) -> EvalResult:
     """One slice in `model-index`, which keeps apart only what differs in dataset or config."""
     place = ", ".join(f"{key} {value}" for key, value in one["slice"].items())
     return EvalResult(
         task_type=_pipeline(recipe),
-        dataset_type=f"hf_tasks-{recipe.task}",
-        dataset_name=recipe.task,
+        dataset_type=f"hf_tasks-{task}",
+        dataset_name=task,
         dataset_config=place or "all",
         dataset_split="test",
         metric_type=one["metric"],

@@ -502,3 +502,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _leave(message: str, code: int) -> None:
     print(f"hf-tasks: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+if __name__ == "__main__":  # for torchrun
+    main()

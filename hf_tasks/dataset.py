@@ -4,6 +4,8 @@
 - A split is a folder, `CONFIG/SPLIT/` (`data/SPLIT/` in the config "default"), that appears whole or not at all. Its
   shards gather in a hidden `.partial` folder, each under a temporary name until it is complete, and one rename makes
   them the split; a killed run leaves whole shards and continues from them.
+- Many processes, on one machine or with a common disk, can each write a share of the shards; whoever then calls without
+  a share finds them, writes what is missing and finishes. Any number of them writes the same bytes.
 - Every split says beside its parquet files what made it and what is in it (`provenance.json`: command, parameters,
   sources, column descriptions, statistics, first rows); the card and its picture are rendered from those files alone:
   a second command can add a split, and a folder that holds another dataset is recognised and refused. Prose of your own
@@ -18,6 +20,7 @@ import json
 import platform
 import re
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -63,6 +66,7 @@ def write_dataset(
     config: str = DEFAULT_CONFIG,
     name: str | None = None,
     card: bool = True,
+    share: tuple[int, int] | None = None,
 ) -> Path:
     """Write splits of a task as parquet shards with a dataset card.
 
@@ -79,6 +83,8 @@ def write_dataset(
         name: the name of the split in the dataset, if it is not its own; for one split only. A named split may have
             other parameters than the rest of its config (a longer test set beside the usual one).
         card: False leaves the card as it is, for one who writes more splits and calls `write_card` behind the last.
+        share: (i, n) writes shards i, i + n, ... alone, and no split is finished; others write theirs meanwhile. The
+            same call without a share then finishes.
 
     Returns:
         the folder.
@@ -86,11 +92,13 @@ def write_dataset(
     Raises:
         UserError: an unknown split, a size below 1 or no name for a config or split; a split too small to exist; a
             folder that holds something else; a full disk, in which case unfinished splits are deleted and finished ones
-            stay.
+            stay; a share that is none, or of a split that others are writing otherwise.
     """
     output = Path(output)
     check_sizes(sizes)
     check_names(config, name, sizes)
+    if share is not None and not 0 <= share[0] < share[1]:
+        raise UserError(f"share {share[0]}/{share[1]} is none; n processes take 0/n to n-1/n")
     wanted = _missing_splits(
         output, [_request(task, split, size, seed, config, name or split) for split, size in sizes.items()]
     )
@@ -102,14 +110,18 @@ def write_dataset(
             for made_by in wanted:
                 bar = progress.add_task(f"{task.name} {made_by['name']}", total=made_by["size"])
                 made_by = made_by | {"command": command, "versions": _versions()}
-                _write_split(task, output, made_by, lambda rows, bar=bar: progress.advance(bar, rows))
-                if card:
+                _write_split(task, output, made_by, lambda rows, bar=bar: progress.advance(bar, rows), share)
+                if card and share is None:
                     write_card(output)
-        if card:  # an earlier run may have been killed between a split and its card
+        if card and share is None:  # an earlier run may have been killed between a split and its card
             write_card(output)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        if share is not None:
+            raise UserError(
+                f"no space left on the disk of {str(output)!r}: free some, and write this share again"
+            ) from error
         _drop_unfinished(output)
         raise UserError(
             f"no space left on the disk of {str(output)!r}: unfinished splits were deleted, finished ones kept; "
@@ -275,33 +287,56 @@ def _must_agree(made_by: MadeBy, request: MadeBy) -> list[str]:
     return [*keys, "parameters", "seed"] if usual else keys
 
 
-def _write_split(task: Task, output: Path, made_by: MadeBy, advance: Callable[[int], None]) -> None:
+def _write_split(
+    task: Task, output: Path, made_by: MadeBy, advance: Callable[[int], None], share: tuple[int, int] | None
+) -> None:
     size, rows = made_by["size"], shard_rows(task)
     path = split_path(made_by["config"], made_by["name"])
     staging = output / f".{path.removeprefix('data/').replace('/', '.')}.partial"
-    if not _was_asked_for(staging / PROVENANCE, made_by):
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        _write_provenance(staging, made_by)
-    starts = range(0, size, rows)
-    for shard, start in enumerate(starts):
+    _prepare(staging, made_by, share is not None)
+    starts, (first, step) = range(0, size, rows), share or (0, 1)
+    for shard, start in list(enumerate(starts))[first::step]:
         file, stop = staging / f"{shard:05d}-of-{len(starts):05d}.parquet", min(start + rows, size)
-        if file.exists():  # from an interrupted run of the same command
+        if file.exists():  # from an interrupted run of the same command, or another process
             advance(stop - start)
         else:
             _write_shard(task, file, range(start, stop, _batch_rows(task)), stop, made_by, advance)
-    _write_provenance(staging, made_by | describe(staging))
-    (output / path).parent.mkdir(exist_ok=True)
-    staging.rename(output / path)
+    if share is None:
+        _write_provenance(staging, made_by | describe(staging))
+        for rest in staging.glob(".*.part"):  # of processes that were killed
+            rest.unlink()
+        (output / path).parent.mkdir(exist_ok=True)
+        staging.rename(output / path)
+
+
+def _prepare(staging: Path, made_by: MadeBy, shared: bool) -> None:
+    """The folder for the shards of a request. What is left of another one is deleted, or refused if it is shared."""
+    if _was_asked_for(staging / PROVENANCE, made_by):
+        return
+    if not shared:
+        shutil.rmtree(staging, ignore_errors=True)
+    elif (staging / PROVENANCE).exists():
+        raise UserError(
+            f"{str(staging)!r} holds shards of another request, or of another version of the package: delete it, or "
+            "give every process the same one"
+        )
+    staging.mkdir(parents=True, exist_ok=True)
+    _write_provenance(staging, made_by)
 
 
 def _write_provenance(folder: Path, made_by: MadeBy) -> None:
-    write_text(folder / PROVENANCE, json.dumps(made_by, indent=2) + "\n")
+    part = folder / f".{uuid.uuid4().hex}.part"  # several processes may write the same at once
+    part.write_text(json.dumps(made_by, indent=2) + "\n", "utf-8")
+    part.replace(folder / PROVENANCE)
 
 
 def _was_asked_for(path: Path, made_by: MadeBy) -> bool:
-    """Whether a staged provenance has the same request; an interruption may have struck after its statistics."""
-    return path.exists() and json.loads(path.read_text("utf-8")).items() >= made_by.items()
+    """Whether a staged provenance has the same request; an interruption may have struck after its statistics.
+
+    Shares of a split differ in their command lines.
+    """
+    wanted = {key: value for key, value in made_by.items() if key != "command"}
+    return path.exists() and json.loads(path.read_text("utf-8")).items() >= wanted.items()
 
 
 def _write_shard(

@@ -190,8 +190,9 @@ def _described(
         card = render_model_card(recipe, results, name, seed, repo_id, dataset_id, base_id, license)
         files: dict[str, Content] = {"recipe.yaml": recipe.to_yaml().encode(), "README.md": card.encode()}
         if run is not None and recipe.head != TEXT:  # texts are no benchmark with a name on the Hub
-            dataset_id = dataset_id or f"{repo_id.split('/')[0]}/{recipe.task}"
-            files[f".eval_results/{recipe.task}.yaml"] = eval_results(run, dataset_id).encode()
+            task = recipe.get_task(name).name
+            dataset_id = dataset_id or f"{repo_id.split('/')[0]}/{task}"
+            files[f".eval_results/{task}.yaml"] = eval_results(run, dataset_id).encode()
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{str(path)!r} is not in the form of results.json ({error!r}): evaluate again") from error
     return files

@@ -29,6 +29,7 @@ RECIPES = Path(__file__).parent / "recipes"
 _RESERVED_ARGUMENTS = ("output_dir", "seed", "data_seed", "remove_unused_columns", "push_to_hub", "hub_model_id")
 
 CAUSAL_LM, TOKEN_CLASSIFICATION, TEXT = "causal_lm", "token_classification", "text"  # heads; TEXT: see text/recipe.py
+MUON = "muon"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class Section:
     """What the section of one model may say beside the fields of its configuration.
 
     Attributes:
+        task: another one than the recipe's, of which then no parameters are taken over, for evaluation neither.
         parameters: of the task, laid over the recipe's, in training and evaluation.
         stock: an architecture of transformers ("bert", "albert"; the other keys are fields of its config), or a
             checkpoint of one, a folder or a name on the Hub.
@@ -98,6 +100,7 @@ class Section:
             after every layers_per_clause further ones. None: behind the last layer alone.
     """
 
+    task: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     stock: str | None = None
     pretrained: bool = False
@@ -127,6 +130,8 @@ class Experiment:
         title, summary: for the card.
         models: name -> fields of its configuration, laid over those of `model`.
         trainer: `TrainingArguments` fields.
+        optimizer: "muon": matrices between embeddings and head by Muon, the rest by AdamW, see optimizer.py. None: what
+            `trainer.optim` names.
         encoding_lr_multiplier: encoding name -> factor of the learning rate for its parameters; all parameters of
             encodings are trained without weight decay.
         seeds: trained when the command line names none.
@@ -139,6 +144,7 @@ class Experiment:
     models: dict[str, dict[str, Any]]
     model: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
+    optimizer: str | None = None
     encoding_lr_multiplier: dict[str, float] = field(default_factory=dict)
     paper: list[PaperFigure] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -182,16 +188,23 @@ class Recipe(Experiment):
         return build(Section, mine, f"{self.name}.models.{name}")
 
     def get_task(self, name: str | None = None) -> Task:
-        """The training task, of one of the models if that has parameters of its own."""
-        own = {} if name is None else self.section(name).parameters
-        return get_task(self.task, **{**self.parameters, **own})
+        """The training task, of one of the models if that has a task or parameters of its own."""
+        task, parameters, _ = self._task(name)
+        return get_task(task, **parameters)
 
     def task_at(self, length: Any, name: str | None = None) -> Task:
         """The task that is evaluated: at a number for all operands, a list with one for each, or (None) as trained."""
-        own = {} if name is None else self.section(name).parameters
+        task, parameters, evaluated = self._task(name)
         span = [[d, d] for d in length] if isinstance(length, list) else [length, length]
-        at = {} if length is None else {TASKS[self.task].length_parameter: span}
-        return get_task(self.task, **{**self.parameters, **own, **self.evaluation.parameters, **at})
+        at = {} if length is None else {TASKS[task].length_parameter: span}
+        return get_task(task, **{**parameters, **evaluated, **at})
+
+    def _task(self, name: str | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Task, parameters, and those of evaluation alone."""
+        section = Section() if name is None else self.section(name)
+        if section.task is not None:
+            return section.task, section.parameters, {}
+        return self.task, {**self.parameters, **section.parameters}, self.evaluation.parameters
 
     def model_fields(self, name: str) -> dict[str, Any]:
         """The fields of one of the models: of its `PositionalConfig` or, with a base, of its adapter.
@@ -295,6 +308,8 @@ def check_shared(recipe: Experiment) -> None:
             raise UserError(f"{recipe.name}.models: {name!r} is no name for a folder; use letters, digits and . _ + -")
     if len({run_name(name, 0) for name in recipe.models}) < len(recipe.models):
         raise UserError(f"{recipe.name}.models: two names differ in + and _ alone: {', '.join(recipe.models)}")
+    if recipe.optimizer not in (None, MUON):
+        raise unknown_name(f"optimizer in {recipe.name}", recipe.optimizer, [MUON], "others are set as trainer.optim")
     for encoding in recipe.encoding_lr_multiplier:
         if encoding not in ENCODINGS:
             raise unknown_name(f"encoding in {recipe.name}.encoding_lr_multiplier", encoding, ENCODINGS)

@@ -3,8 +3,10 @@
 - An output folder belongs to one recipe, preset and set of changes, kept in its `recipe.yaml`; another run is refused.
   Seeds may be added: `results.json` covers every finished run in the folder.
 - Every step finds what stands and does the rest, so the same command continues after any interruption.
+- Of several processes (`torchrun`) all train, and the first evaluates, alone.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +60,41 @@ def finished_runs(recipe: Experiment, output: Path) -> list[Row]:
     return [row for row in rows if row[2].is_dir()]
 
 
+def leave_group() -> bool:
+    """Take leave of the processes that `torchrun` started beside this one; whether this is the first, which goes on."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    group = PartialState()
+    first = group.is_main_process
+    if group.num_processes > 1:
+        group.wait_for_everyone()
+        group.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):  # else the next state would wait for them
+            os.environ.pop(name, None)
+    return first
+
+
 def train_recipe(recipe: Experiment, seeds: list[int], output: Path) -> None:
     """Train every model with every seed that does not stand yet."""
+    from accelerate import PartialState
+
     from hf_tasks.train import check_it_fits, train
 
     for seed in seeds:
         if not 0 <= seed < 2**32:
             raise UserError(f"seed {seed} is not from 0 to 2**32 - 1")
     check_it_fits(recipe)  # first, so that a refused recipe claims no folder
-    claim(recipe, output)
+    with PartialState().main_process_first():
+        claim(recipe, output)
     train(recipe, seeds, output)
 
 
 def evaluate_recipe(recipe: Experiment, output: Path) -> dict[str, Any]:
     """Evaluate what is trained and write `results.json`, `results.png` and the cards.
+
+    Returns:
+        the content of `results.json`; nothing, at once, in every process but the first.
 
     Raises:
         UserError: nothing is trained yet.
@@ -79,6 +102,8 @@ def evaluate_recipe(recipe: Experiment, output: Path) -> dict[str, Any]:
     from hf_tasks.cards import write_cards
     from hf_tasks.evaluate import evaluate
 
+    if not leave_group():
+        return {}
     if output.exists():
         claim(recipe, output)
     runs = finished_runs(recipe, output)

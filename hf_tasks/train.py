@@ -1,10 +1,13 @@
-"""Recipe -> trained model, through the plain `Trainer`.
+"""Recipe -> trained model, through the `Trainer`.
 
-- No Trainer subclass: the learning rate of encodings is a matter of optimizer groups, the loss mask of the collator,
-  what is watched during training of callbacks.
+- Of the Trainer two things are not as it makes them: which rows a batch holds, and the optimizer. The loss mask is a
+  matter of the collator, what is watched during training of callbacks.
 - Loss falls on the answer and <eos> alone, or on the labels of the asked clauses.
+- Several processes (`torchrun`) share the very batches that one process would see, and what they compute is equal to
+  rounding, but for what is random inside the model. What is written is written by the first of them.
 - A run trains in `.training/RUN` and is moved to `RUN` in one rename when it is complete, so a folder without a dot is
-  always a whole model. A run started again continues from its last whole checkpoint and ends bitwise equal on one CPU.
+  always a whole model. A run started again continues from its last whole checkpoint and ends bitwise equal on CPUs.
+- A checkpoint is whole if every file is as the list says that is written behind all of them.
 """
 
 import itertools
@@ -13,12 +16,18 @@ import os
 import shutil
 import time
 import typing
-from collections.abc import Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow.compute as pc
 import torch
+from accelerate import PartialState
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import broadcast_object_list, reduce
+from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import (
     BatchEncoding,
@@ -30,18 +39,21 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
+from xxhash import xxh3_128
 
 from hf_tasks.adapters import add_adapter, get_tokenizer, load_base
 from hf_tasks.analysis.callback import ClauseCallback
-from hf_tasks.clauses import ClauseCollator, encode_clauses, loss_by_depth
+from hf_tasks.clauses import NO_LABEL, ClauseCollator, encode_clauses, loss_by_depth
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
 from hf_tasks.mimic import mimic
-from hf_tasks.models import ENCODINGS, PositionalConfig, PositionalForCausalLM, read_tokens
-from hf_tasks.models.position_encodings import Learned, PositionEncoding
+from hf_tasks.models import PositionalConfig, PositionalForCausalLM, read_tokens
+from hf_tasks.models.position_encodings import Learned
 from hf_tasks.models.position_ids import Tokens
+from hf_tasks.optimizer import build_optimizer
 from hf_tasks.recipe import (
     TEXT,
     TOKEN_CLASSIFICATION,
@@ -56,6 +68,7 @@ from hf_tasks.stock import build_classifier, classifier_tokenizer, stock_config
 from hf_tasks.tasks import Task
 
 WORKSHOP = ".training"  # unfinished runs, inside the output folder
+LISTING = "whole.json"  # of a checkpoint: its files with their sizes and hashes
 
 
 def encode(rows: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
@@ -87,12 +100,27 @@ class AnswerCollator:
         return {"input_ids": input_ids, "labels": input_ids.masked_fill(prompt | padding, -100)}
 
 
+def _rows(task: Task, size: int | None, seed: int, columns: list[str]) -> Any:
+    """Some columns of the training rows: `size` of them, or of an endless stream those of this process."""
+    if size is not None:
+        return task.dataset("train", size=size, seed=seed).select_columns(columns)
+    stream, processes = task.iterable("train", seed=seed).select_columns(columns), PartialState()
+    if processes.num_processes == 1:
+        return stream
+    share = {"rows": stream, "rank": processes.process_index, "processes": processes.num_processes}
+    return datasets.IterableDataset.from_generator(_share, gen_kwargs=share)
+
+
+def _share(rows: Iterable[Any], rank: int, processes: int) -> Iterator[Any]:
+    """Every so-manieth row, so that n rows of each process are the next n x `processes` rows of one."""
+    return itertools.islice(rows, rank, None, processes)
+
+
 @lru_cache(maxsize=1)  # the models of a recipe share it
 def training_data(task: Task, size: int | None, seed: int, base: str | None = None) -> Any:
     """Encoded training rows: a `Dataset` of `size`, or an endless `IterableDataset`; a base has its own tokenizer."""
     tokenizer = get_tokenizer(task, base)
-    rows = task.iterable("train", seed=seed) if size is None else task.dataset("train", size=size, seed=seed)
-    texts: Any = rows.select_columns(["prompt", "answer"])
+    texts = _rows(task, size, seed, ["prompt", "answer"])
     bar = {} if size is None else {"desc": "encoding"}
     return texts.map(
         encode, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=["prompt", "answer"], **bar
@@ -102,35 +130,166 @@ def training_data(task: Task, size: int | None, seed: int, base: str | None = No
 @lru_cache(maxsize=1)
 def labelled_data(task: Task, size: int | None, seed: int, tokenizer: PreTrainedTokenizerBase) -> Any:
     """As `training_data`, for token classifiers: the columns that `ClauseCollator` reads."""
-    rows = task.iterable("train", seed=seed) if size is None else task.dataset("train", size=size, seed=seed)
-    kept: Any = rows.select_columns(["prompt", "read_positions", "labels", "depths", "asked"])
+    kept = _rows(task, size, seed, ["prompt", "read_positions", "labels", "depths", "asked"])
     bar = {} if size is None else {"desc": "encoding"}
     read = ["prompt", "read_positions"]
     return kept.map(encode_clauses, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=read, **bar)
 
 
-def parameter_groups(model: torch.nn.Module, recipe: Experiment, args: Any) -> list[dict[str, Any]]:
-    """Optimizer groups: encodings at their own learning rates without decay, matrices with decay, the rest without."""
-    names = {cls: name for name, cls in ENCODINGS.items()}
-    factors = {
-        id(parameter): recipe.encoding_lr_multiplier.get(names[type(module)], 1.0)
-        for module in model.modules()
-        if isinstance(module, PositionEncoding)
-        for parameter in module.parameters()
-    }
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            decay = args.weight_decay if parameter.ndim > 1 and id(parameter) not in factors else 0.0
-            groups.setdefault((factors.get(id(parameter), 1.0), decay), []).append(parameter)
-    return [
-        {"params": members, "lr": args.learning_rate * factor, "weight_decay": decay}
-        for (factor, decay), members in groups.items()
-    ]
+class Batches(Sampler[list[int]]):
+    """Row numbers of the batches of an epoch, and of each batch the share of one process.
+
+    The order hangs on seed and epoch alone: all processes draw the same, and so does a run that is resumed. In shares
+    of different sizes, at the end of an epoch, every row still counts the same, because losses are sums over all
+    processes divided by the number of all labels.
+
+    Args:
+        rows: how many there are; or the length of each, and rows of similar length come together.
+        size: of a batch, all processes together.
+        seed: of the order; None: as they lie.
+        rank, processes: whose share, of how many.
+        grouped: batches among which rows of similar length are spread at random.
+        drop_last: leave out the last batch of an epoch if it is smaller than the others.
+
+    Raises:
+        UserError: the last batch has fewer rows than there are processes.
+    """
+
+    def __init__(
+        self,
+        rows: int | Sequence[int],
+        size: int,
+        seed: int | None = 0,
+        rank: int = 0,
+        processes: int = 1,
+        grouped: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        self.lengths = None if isinstance(rows, int) else rows
+        self.count = rows if isinstance(rows, int) else len(rows)
+        self.size, self.seed, self.rank, self.processes, self.grouped = size, seed, rank, processes, grouped
+        self.batches, self.epoch, rest = self.count // size, 0, self.count % size
+        if rest and not drop_last:
+            self.batches += 1
+            if rest < processes:
+                raise UserError(
+                    f"the last batch of {self.count} rows by {size} would have {rest}, too few for {processes} "
+                    "processes: set trainer.dataloader_drop_last: true, or take another number of rows"
+                )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch comes next; called by the Trainer."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self._order()
+        for start in range(0, self.batches * self.size, self.size):
+            yield order[start : start + self.size][self.rank :: self.processes]
+
+    def _order(self) -> list[int]:
+        if self.seed is None:
+            return list(range(self.count))
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        if self.lengths is None:
+            return torch.randperm(self.count, generator=generator).tolist()
+        return get_length_grouped_indices(self.lengths, self.size * self.grouped, generator=generator)
+
+
+class RecipeTrainer(Trainer):
+    """The Trainer, with our batches and optimizer groups.
+
+    Its own order by length is drawn from the state of the model's random numbers, which processes do not share and a
+    resumed run does not have; and it fills the last batch of an epoch with rows that were there before.
+    """
+
+    def __init__(self, recipe: Experiment, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.recipe = recipe
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the rows of this process."""
+        args, data = self.args, self.train_dataset
+        if args.train_sampling_strategy == "batch_rebalance":  # seeded and shared out already
+            return super().get_train_dataloader()
+        chosen: dict[str, Any] = {"batch_size": self._train_batch_size}
+        if isinstance(data, Sized):
+            rows: Any = len(data)
+            if args.train_sampling_strategy == "group_by_length":
+                encoded: Any = data
+                rows = pc.list_value_length(encoded.with_format("arrow")[:]["input_ids"]).to_pylist()  # type: ignore[attr-defined]
+            chosen = {
+                "batch_sampler": Batches(
+                    rows,
+                    self._train_batch_size * args.world_size,
+                    None if args.train_sampling_strategy == "sequential" else args.data_seed,
+                    args.process_index,
+                    args.world_size,
+                    args.gradient_accumulation_steps,
+                    args.dataloader_drop_last,
+                )
+            }
+        loader = DataLoader(
+            data,  # type: ignore[arg-type]
+            **chosen,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        # To accelerate this is the loader of one process alone: it has nothing to share out.
+        return prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+        )
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """That of the recipe; see optimizer.py."""
+        if self.optimizer is None:
+            self.optimizer = build_optimizer(self.model if model is None else model, self.recipe, self.args)
+        return self.optimizer
+
+
+def label_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    """Cross-entropy of token classes, summed and divided by the number of labels in the whole batch.
+
+    The models' own is a mean over the labels of one process, and the Trainer takes it for this one.
+    """
+    logits = outputs.logits.flatten(0, 1).float()
+    total = torch.nn.functional.cross_entropy(logits, labels.flatten(), ignore_index=NO_LABEL, reduction="sum")
+    return total / num_items_in_batch
+
+
+def depth_loss(model: Any, layers_per_clause: int, args: Any) -> Callable[..., torch.Tensor]:
+    """`loss_by_depth` for several processes: each counts by how many values it reads off."""
+    alone, layers = loss_by_depth(model, layers_per_clause), model.config.num_hidden_layers
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        mean = alone(outputs, labels) / args.gradient_accumulation_steps
+        if args.world_size == 1:
+            return mean
+        classes, depths = labels.unbind(-1)
+        readings = (layers // layers_per_clause - depths + 1).clamp(min=0)[classes != NO_LABEL].sum()
+        everyone: Any = reduce(readings.clone(), "sum")
+        # The Trainer multiplies by the number of processes, over which gradients are averaged, if it counts labels.
+        factor = 1 if args.average_tokens_across_devices else args.world_size
+        return mean * readings * factor / everyone
+
+    return loss
 
 
 class ExactMatchCallback(TrainerCallback):
-    """Greedy exact match on validation rows every so many steps, into the log history as `exact_match`."""
+    """Greedy exact match on validation rows every so many steps, into the log history as `exact_match`.
+
+    Every process measures, for where weights are sharded none can do it alone.
+    """
 
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, every: int, size: int) -> None:
         self.task, self.tokenizer, self.every = task, tokenizer, every
@@ -147,8 +306,24 @@ class ExactMatchCallback(TrainerCallback):
             tqdm.write(f"step {state.global_step}: exact match {sum(right)}/{len(right)} on validation rows")
 
 
+class Throughput(TrainerCallback):
+    """Adds `rows_per_second`, of all processes together, to what is logged; to come before who reads it."""
+
+    def __init__(self) -> None:
+        self.step, self.since = 0, time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step, self.since = state.global_step, time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if logs is not None and "loss" in logs and state.global_step > self.step:
+            rows, now = (state.global_step - self.step) * rows_per_step(args), time.monotonic()
+            logs["rows_per_second"] = round(rows / (now - self.since), 1)
+            self.step, self.since = state.global_step, now
+
+
 class Bar(ProgressCallback):
-    """The Trainer's progress bar, with the name of the run before it and the loss behind it, instead of log lines."""
+    """The Trainer's progress bar, with the name of the run before it, and loss and throughput behind it."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -161,7 +336,9 @@ class Bar(ProgressCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if self.training_bar is not None and "loss" in (logs or {}):
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.4g}")  # type: ignore[index]
+            shown = {"loss": "loss", "rows_per_second": "rows/s", "train_tokens_per_second": "tokens/s"}
+            known: Any = logs
+            self.training_bar.set_postfix({shown[key]: f"{float(known[key]):.4g}" for key in shown if key in known})
 
 
 class Stopwatch(TrainerCallback, ExportableState):
@@ -182,15 +359,78 @@ class Stopwatch(TrainerCallback, ExportableState):
         return {"args": {"seconds": self.seconds}, "attributes": {}}
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; broken ones are removed."""
-    while (found := get_last_checkpoint(str(folder)) if folder.is_dir() else None) is not None:
-        try:
-            json.loads((Path(found) / "trainer_state.json").read_text())  # the Trainer writes it last
-            return found
-        except (OSError, ValueError):
-            shutil.rmtree(found)
+class Seal(TrainerCallback):
+    """Lists the files of a checkpoint behind them all, when every process has written its own."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", args.world_size)
+
+
+def seal(checkpoint: Path, processes: int) -> None:
+    """Write the listing of a checkpoint, the last of its files; see `fault_of`."""
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    listed = {path.relative_to(checkpoint).as_posix(): [path.stat().st_size, _hash(path)] for path in files}
+    write_text(checkpoint / LISTING, json.dumps({"processes": processes, "files": listed}, indent=1) + "\n")
+
+
+def fault_of(checkpoint: Path) -> str | None:
+    """Why a checkpoint is not whole: never written to its end, or a file is missing, cut off or changed."""
+    try:
+        listed = json.loads((checkpoint / LISTING).read_text())["files"]
+    except (OSError, ValueError):
+        return "it was not written to its end"
+    for name, (size, content) in listed.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} of {size} bytes"
+        if _hash(path) != content:
+            return f"{name} has changed"
     return None
+
+
+def _hash(path: Path) -> str:
+    found = xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(2**22):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that is whole; broken ones are removed, with a line about each."""
+    while (found := get_last_checkpoint(str(folder)) if folder.is_dir() else None) is not None:
+        fault = fault_of(Path(found))
+        if fault is None:
+            return found
+        tqdm.write(f"{folder.name}: {Path(found).name} is broken ({fault}) and was removed")
+        shutil.rmtree(found)
+    return None
+
+
+def _agreed_checkpoint(folder: Path) -> str | None:
+    """The checkpoint to go on from: the first process looks, the others are told.
+
+    Raises:
+        UserError: another number of processes wrote it.
+    """
+    state = PartialState()
+    found: list[Any] = [last_whole_checkpoint(folder) if state.is_main_process else None]
+    broadcast_object_list(found)
+    if found[0] is None:
+        return None
+    processes = json.loads((Path(found[0]) / LISTING).read_text())["processes"]
+    if processes != state.num_processes:
+        raise UserError(
+            f"{str(folder)!r} was begun by {processes} processes, not {state.num_processes}: go on with torchrun "
+            f"--nproc-per-node {processes}, or delete it to begin anew"
+        )
+    if state.is_main_process:
+        tqdm.write(f"{folder.name}: going on from {Path(found[0]).name}")
+    return found[0]
 
 
 def lengths_to_evaluate(recipe: Recipe) -> list[Any]:
@@ -371,44 +611,47 @@ def train_model(recipe: Any, name: str, seed: int, output: Path) -> Path:
     finished, workshop = output / run_name(name, seed), output / WORKSHOP / run_name(name, seed)
     if finished.is_dir():
         return finished
+    checkpoint = _agreed_checkpoint(workshop)
     try:
-        trainer = _build_trainer(recipe, name, seed, workshop)
+        trainer = _build_trainer(recipe, name, seed, workshop, checkpoint is not None)
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise UserError(f"{recipe.name}, model {name}: {' '.join(str(error).split())}") from error
+    if rank := trainer.args.process_index:  # else all processes would drop the same units
+        set_seed(seed + rank)
     with full_disk_as_os_error(output):
         if trainer.args.max_steps != 0:  # the Trainer would take one step
-            trainer.train(resume_from_checkpoint=last_whole_checkpoint(workshop))
-        if trainer.is_world_process_zero():
-            _finish(trainer, workshop, finished)
+            trainer.train(resume_from_checkpoint=checkpoint)
+        _finish(trainer, workshop, finished)
     return finished
 
 
-def _build_trainer(recipe: Any, name: str, seed: int, workshop: Path) -> Trainer:
-    callbacks: list[TrainerCallback] = [Stopwatch()]
+def _build_trainer(recipe: Any, name: str, seed: int, workshop: Path, continued: bool) -> Trainer:
+    callbacks: list[TrainerCallback] = [Stopwatch(), Seal()]
     if recipe.head == TEXT:
         from hf_tasks.text.train import trainer_parts
 
         recipe = recipe.with_trainer_of(name)
         parts = trainer_parts(recipe, name, seed, workshop.parent.parent)
     else:
-        parts = _task_parts(recipe, name, seed, workshop)
+        parts = _task_parts(recipe, name, seed, continued)
         if recipe.evaluation.every is not None:
             watch = ClauseCallback if recipe.head == TOKEN_CLASSIFICATION else ExactMatchCallback
             shown = recipe.evaluation.every, recipe.evaluation.every_size
             callbacks.append(watch(recipe.get_task(name), parts["processing_class"], *shown))
     args = training_arguments(recipe, str(workshop), seed)
     args.restore_callback_states_from_checkpoint = True
-    model = parts["model"]
-    optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    optimizer = optimizer_class(parameter_groups(model, recipe, args), **options)
-    trainer = Trainer(**parts, args=args, callbacks=callbacks, optimizers=(optimizer, None))
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False  # every parameter is used in every step
+    trainer = RecipeTrainer(recipe, **parts, args=args, callbacks=callbacks)
+    trainer.callback_handler.callbacks.insert(0, Throughput())
+    trainer.create_optimizer()  # what is wrong with its settings is found here
     trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
     if not args.disable_tqdm:
         trainer.add_callback(Bar(run_name(name, seed)))
     return trainer
 
 
-def _task_parts(recipe: Recipe, name: str, seed: int, workshop: Path) -> dict[str, Any]:
+def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[str, Any]:
     """Model, tokenizer, data, collator and loss of a model on a task, by the names of the Trainer's arguments."""
     task = recipe.get_task(name)
     set_seed(seed)
@@ -418,8 +661,11 @@ def _task_parts(recipe: Recipe, name: str, seed: int, workshop: Path) -> dict[st
         per_clause = recipe.section(name).layers_per_clause
         collator: Any = ClauseCollator(tokenizer.pad_token_id, per_clause is not None)  # type: ignore[arg-type]
         set_seed(seed)
-        model = _mimicked(recipe, name, seed, build_classifier(recipe, name), data, collator, workshop)
-        loss = None if per_clause is None else loss_by_depth(model, per_clause)
+        model = build_classifier(recipe, name)
+        if not continued:
+            _mimic(recipe, name, seed, model, data, collator)
+        args = training_arguments(recipe, "unused", seed)
+        loss: Any = label_loss if per_clause is None else depth_loss(model, per_clause, args)
     else:
         tokenizer = get_tokenizer(task, recipe.base)
         data = training_data(task, recipe.data.size, seed, recipe.base)
@@ -441,29 +687,31 @@ def _build_model(recipe: Recipe, name: str) -> Any:
     return add_adapter(load_base(recipe.base), recipe.model_fields(name), f"{recipe.name}.models.{name}")
 
 
-def _mimicked(recipe: Recipe, name: str, seed: int, model: Any, data: Any, collator: Any, workshop: Path) -> Any:
-    """The model, its heads trained to mimic if its section says so; not again when training is continued."""
-    wanted = recipe.section(name).mimic
-    if wanted is not None and last_whole_checkpoint(workshop) is None:
-        order = data.shuffle(seed=seed)
-        loader = torch.utils.data.DataLoader(order, batch_size=wanted.batch_size, collate_fn=collator)
-        batches = (batch for _ in itertools.count() for batch in loader)
-        losses = mimic(
-            model, tqdm(batches, desc=f"mimic {name}", total=wanted.steps), wanted.steps, wanted.learning_rate
-        )
+def _mimic(recipe: Recipe, name: str, seed: int, model: Any, data: Any, collator: Any) -> None:
+    """Train the heads to mimic if the model's section says so; every process does the same."""
+    wanted, silent = recipe.section(name).mimic, not PartialState().is_main_process
+    if wanted is None:
+        return
+    order = data.shuffle(seed=seed)
+    loader = DataLoader(order, batch_size=wanted.batch_size, collate_fn=collator)
+    batches = (batch for _ in itertools.count() for batch in loader)
+    bar = tqdm(batches, desc=f"mimic {name}", total=wanted.steps, disable=silent)
+    losses = mimic(model, bar, wanted.steps, wanted.learning_rate)
+    if not silent:
         tqdm.write(f"{name}: mimicking took the divergence of the maps from {losses[0]:.3f} to {losses[-1]:.3f}")
-    return model
 
 
 def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     """Save the model with what is known of its training, then move it into place in one rename."""
     # Asked of the Trainer, since resuming replaces the callback that it was given by one made from the checkpoint.
     (stopwatch,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
-    args = trainer.args
-    rows_seen = trainer.state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows_seen = trainer.state.global_step * rows_per_step(trainer.args)
     whole, model = workshop / "model", typing.cast(Any, trainer.model)
     model.config.use_cache = True  # the Trainer switches it off
-    trainer.save_model(str(whole))
+    trainer.save_model(str(whole))  # of weights that are sharded, every process has a part
+    if not trainer.is_world_process_zero():
+        PartialState().wait_for_everyone()
+        return
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -478,8 +726,16 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     shutil.rmtree(workshop)
     if not any(workshop.parent.iterdir()):
         workshop.parent.rmdir()
+    PartialState().wait_for_everyone()
+
+
+def rows_per_step(args: Any) -> int:
+    """Rows that all processes together see in a step of the optimizer."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 def train(recipe: Any, seeds: list[int], output: Path) -> list[Path]:
     """Train every model of a recipe, once `check_it_fits` has let it pass, with every seed; see `train_model`."""
+    if not PartialState().is_main_process:
+        datasets.disable_progress_bars()
     return [train_model(recipe, name, seed, output) for seed in seeds for name in recipe.models]

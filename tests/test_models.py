@@ -32,6 +32,7 @@ from hf_tasks.models import (
     PositionalForSequenceClassification,
     PositionalForTokenClassification,
     PositionalModel,
+    modeling_positional,
 )
 from hf_tasks.models.position_encodings import fields_of
 
@@ -237,6 +238,137 @@ def test_frozen_pairs_get_no_gradient_and_survive_reload(
         frozen = {name: value for name, value in each.state_dict(keep_vars=True).items() if "encodings" in name}
         assert frozen and not any(value.requires_grad for value in frozen.values())
         assert all(parameter.grad is not None for parameter in each.parameters())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The ways round a mask of scores: factors, and tables of the distance
+
+BIASES = [name for name, entry in ENCODINGS.items() if entry.biases and not entry.in_layers]
+
+
+def gradients(model: Any, tokens: torch.Tensor, **call: Any) -> list[torch.Tensor]:
+    """Logits, and what the loss asks of every parameter."""
+    model.zero_grad()
+    output = model(tokens, labels=tokens, **call)
+    output.loss.backward()
+    return [output.logits.detach(), *(p.grad for p in model.parameters() if p.requires_grad)]
+
+
+def same_gradients(sdpa: Any, eager: Any, tokens: torch.Tensor, **call: Any) -> None:
+    for got, wanted in zip(gradients(sdpa, tokens, **call), gradients(eager, tokens, **call), strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which ways the attention took, one entry an application of a layer."""
+    taken: list[str] = []
+    for name in ("distance_attention", "append_factors"):
+
+        def spy(*args: Any, name: str = name, call: Any = getattr(modeling_positional, name)) -> Any:  # noqa: B008
+            taken.append(name)
+            return call(*args)
+
+        monkeypatch.setattr(modeling_positional, name, spy)
+    return taken
+
+
+@pytest.fixture
+def long(encode: Make) -> torch.Tensor:
+    """Two rows longer than the attention's blocks of queries."""
+    return encode("^12+34=640a" * 7, "b9a5 7+1=80" * 7)
+
+
+@pytest.mark.parametrize("encoding", BIASES)
+@pytest.mark.parametrize("ids", ["sequential", "randomized", "clause", "significance"])
+def test_gradients_are_those_of_the_mask(
+    ids: str, encoding: str, tiny_model: Make, long: torch.Tensor, ways: list[str]
+) -> None:
+    options = {"learnable": True}
+    sdpa, eager = (tiny_model((ids, encoding, options), attn_implementation=name) for name in ("sdpa", "eager"))
+    same_gradients(sdpa, eager, long)
+    wanted = []
+    if ENCODINGS[encoding].factored and POSITION_IDS[ids].rises:
+        wanted = ["append_factors"] * 2
+    elif ENCODINGS[encoding].by_distance and ids == "sequential":
+        wanted = ["distance_attention"] * 2
+    assert ways == wanted
+
+
+SLOPES, TABLE = ("sequential", "alibi", {"learnable": True}), ("sequential", "t5")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "fields"),
+    [
+        ([TABLE, ("sequential", "clipped", {"per_layer": True})], {"num_key_value_heads": 2}),
+        ([("sequential", "kerple_log", {"heads": [1, 2]}), TABLE, ("sequential", "rotary")], {}),
+        ([("sequential", "match", {"heads": [3], "scores": "off"}), ("sequential", "cope", {"heads": [0]})], {}),
+        ([TABLE, ("segment", "learned")], {"share_layers": True, "num_hidden_layers": 4, "qkv_conv_kernel": 3}),
+        ([("sequential", "kerple_power")], {"attention_scaling": "log_length"}),
+        ([SLOPES, TABLE], {"num_key_value_heads": 2}),
+        ([SLOPES, ("significance", "clipped")], {"attention_scaling": "log_length"}),
+        ([("clause", "alibi", {"heads": [1, 3], "per_layer": True}), SLOPES], {}),
+        ([("random_float", "alibi", {"heads": [2], "scores": "off"}), TABLE], {"head_dim": 7}),
+    ],
+)
+def test_gradients_of_lists_of_pairs_are_those_of_the_mask(
+    pairs: list, fields: dict, tiny_model: Make, long: torch.Tensor
+) -> None:
+    sdpa, eager = (tiny_model(*pairs, attn_implementation=name, **fields) for name in ("sdpa", "eager"))
+    same_gradients(sdpa, eager, long)
+    same_gradients(sdpa, eager, long, attention_mask=(torch.arange(77) >= 5).long().expand(2, -1).contiguous())
+
+
+def test_gradients_of_an_encoder_are_those_of_the_mask(tiny_model: Make, long: torch.Tensor, ways: list[str]) -> None:
+    models = [
+        tiny_model(SLOPES, TABLE, is_causal=False, kind=PositionalModel, attn_implementation=name)
+        for name in ("sdpa", "eager")
+    ]
+    for model in models:
+        model(long).last_hidden_state.square().mean().backward()
+    for got, wanted in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(got.grad, wanted.grad, atol=1e-4, rtol=1e-4)
+    assert ways == ["distance_attention"] * 2
+
+
+def test_gradients_of_slopes_with_ids_or_masks_of_ones_own(
+    tiny_model: Make, batch: torch.Tensor, ways: list[str]
+) -> None:
+    """Neither need let a query see smaller ids alone, which is where the factors stand for the bias."""
+    sdpa, eager = (tiny_model(SLOPES, attn_implementation=name) for name in ("sdpa", "eager"))
+    falling = torch.arange(11).flip(0)[None, :, None]
+    same_gradients(sdpa, eager, batch, structural_ids=falling)
+    prefix = torch.ones(1, 1, 11, 11, dtype=torch.bool).tril()
+    prefix[..., :6] = True
+    floats = torch.zeros(prefix.shape).masked_fill(~prefix, torch.finfo(torch.float32).min)
+    same_gradients(sdpa, eager, batch, attention_mask=floats)
+    assert not ways
+    same_gradients(sdpa, eager, batch)
+    assert ways
+
+
+def test_dropout_and_inference_keep_the_mask(tiny_model: Make, batch: torch.Tensor, ways: list[str]) -> None:
+    tiny_model(TABLE)(batch)
+    with torch.enable_grad():
+        tiny_model(TABLE, dropout=0.1).train()(batch)
+        tiny_model(("sequential", "t5", {"learnable": False}))(batch)
+        tiny_model(TABLE).bfloat16()(batch)
+    assert not ways
+
+
+def test_factors_are_exact_in_bf16() -> None:
+    """Slopes are powers of 2 and places whole numbers, so that nothing is left to be rounded."""
+    slopes = torch.tensor([0.5, 2.0**-8])[None, :, None, None].expand(1, -1, 3, 1)
+    places = torch.tensor([[0, 255, 4097, 60_001]]).float()[:, None, :, None]
+    states = (torch.zeros(2, 2, 3, 16), torch.zeros(2, 1, 4, 16), torch.ones(2, 1, 4, 16))
+    for dtype in (torch.float32, torch.bfloat16):
+        halves = tuple(x.to(dtype) for x in states)
+        query, key, value = modeling_positional.append_factors(halves, [(slopes, places)], scaling=0.25)  # type: ignore[arg-type]
+        assert query.dtype == key.dtype == dtype and query.shape[-1] == key.shape[-1] == value.shape[-1] == 24
+        got = query.float() @ key.float().mT * 0.25
+        assert torch.equal(got, (slopes @ places.mT).expand(2, -1, -1, -1))
+        assert torch.equal(value[..., :16].float(), states[2]) and not value[..., 16:].any()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

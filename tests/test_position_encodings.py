@@ -4,6 +4,7 @@ The tests call the hooks with explicit ids, as the model does; ABSENT ids have t
 """
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import GPTNeoXConfig, LlamaConfig, LlamaForCausalLM
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
@@ -21,6 +23,7 @@ from transformers.models.marian.modeling_marian import MarianSinusoidalPositiona
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from hf_tasks.models import ENCODINGS, modeling_positional
+from hf_tasks.models.distance_attention import distance_attention, distances
 from hf_tasks.models.position_encodings import PositionEncoding, Shape, alibi_slopes, position_encoding, rotate
 from hf_tasks.models.position_ids import ABSENT
 
@@ -397,6 +400,50 @@ def test_relative_encodings_forget_a_common_shift(name: str) -> None:
         torch.testing.assert_close(turned @ turned.mT, shifted @ shifted.mT, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name, entry in ENCODINGS.items() if entry.factored])
+def test_factors_are_the_bias_but_for_a_constant_of_each_row(name: str) -> None:
+    encoding, ids = filled(build(name)), scattered_ids(7, 7)[1].sort(dim=1).values
+    left, right = encoding.factors(ids, ids)
+    assert left.shape[:3] in {(1, HEADS, 7), (2, HEADS, 7)} and right.shape[:3] == (2, 1, 7)
+    apart = (left @ right.mT - encoding.bias(ids, ids)).masked_fill(~torch.ones(7, 7).tril().bool(), torch.nan)
+    first = apart[..., :1].expand_as(apart)
+    torch.testing.assert_close(apart[~apart.isnan()], first[~apart.isnan()], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ENCODINGS.items() if entry.by_distance])
+def test_the_bias_at_a_distance_is_the_bias(name: str) -> None:
+    encoding, ids = filled(build(name)), torch.arange(9)[None]
+    table, bias = encoding.at(distances(9, ids.device)[None, None])[0, :, 0], encoding.bias(ids, ids)[0]
+    for query, key in itertools.product(range(9), range(9)):
+        assert torch.equal(table[:, query - key + 8], bias[:, query, key])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_distance_attention_is_a_mask_given_to_pytorchs(length: int, causal: bool) -> None:
+    torch.manual_seed(0)
+    leaves = [torch.randn(2, 3, length, 8) for _ in range(3)] + [torch.randn(3, 2 * length - 1)]
+    query, key, value, table = (leaf.requires_grad_() for leaf in leaves)
+    place = torch.arange(length)
+    mask = table[:, place[:, None] - place + length - 1]
+    if causal:
+        mask = mask.masked_fill(place > place[:, None], -torch.inf)
+    wanted = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[None], scale=0.3)
+    got = distance_attention(query, key, value, table, 0.3, causal)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+    direction = torch.randn_like(got)
+    for a, b in zip(*(torch.autograd.grad(x, leaves, direction) for x in (got, wanted)), strict=True):
+        torch.testing.assert_close(a, b, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_distance_attention_has_the_numeric_gradients(causal: bool) -> None:
+    torch.manual_seed(0)
+    leaves = [torch.randn(1, 2, 67, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    table = torch.randn(2, 133, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *x: distance_attention(*x, 0.7, causal), (*leaves, table), fast_mode=True)
+
+
 @pytest.mark.parametrize("name", LEARNABLE)
 def test_gradients_are_the_numeric_ones(name: str) -> None:
     """The derivative in a random direction of all parameters, against a central difference."""
@@ -473,7 +520,8 @@ def test_sinusoidal_refuses_an_odd_width(tiny_config: Callable[..., Any]) -> Non
 def test_an_encoding_is_registered_once_and_has_its_hooks() -> None:
     with pytest.raises(ValueError, match="registered twice"):
         position_encoding("alibi")(ENCODINGS["alibi"])
-    hooks = {"embeds": ["embed"], "turns": ["turn"], "biases": ["bias", "bias_of_content"]}
+    hooks = {"embeds": ["embed"], "turns": ["turn"], "biases": ["bias", "bias_of_content"], "factored": ["factors"],
+             "by_distance": ["at"]}  # fmt: skip
     for name, entry in ENCODINGS.items():
         for flag, methods in hooks.items():
             written = any(getattr(entry, method) is not getattr(PositionEncoding, method) for method in methods)

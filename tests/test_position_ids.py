@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_tasks.models import POSITION_IDS
+from hf_tasks.models import POSITION_IDS, PositionalModel
 from hf_tasks.models.position_ids import ABSENT, position_ids
 
 SEPARATORS = "+*=^$"
@@ -301,3 +301,15 @@ def test_ids_refuse_a_config_without_their_tokens(name: str, tiny_config: Callab
 def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="registered twice"):
         position_ids("abacus")(POSITION_IDS["abacus"])
+
+
+@given(texts=st.lists(TEXTS, min_size=2, max_size=2), draw=st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_ids_that_rise_never_fall(texts: list[str], draw: bool, tiny_model: Callable[..., Any], encode: Any) -> None:
+    tokens = encode(*texts)
+    rising = [name for name, entry in POSITION_IDS.items() if entry.rises]
+    assert {"sequential", "randomized", "random_float", "clause"} == set(rising)
+    model = tiny_model(*((name, "none") for name in rising), num_hidden_layers=1, kind=PositionalModel)
+    for ids in model.structural_ids(tokens, (tokens != 19).long(), draw=draw).unbind(-1):
+        for row, real in zip(ids, tokens != 19, strict=True):
+            assert (row[real].diff() >= 0).all() and (row[real] >= 0).all()

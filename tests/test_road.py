@@ -28,16 +28,17 @@ from hf_tasks.errors import UserError
 from hf_tasks.evaluate import batches, complete, exact_matches
 from hf_tasks.files import full_disk_as_os_error
 from hf_tasks.models import PositionalForCausalLM
+from hf_tasks.optimizer import parameter_groups
 from hf_tasks.recipe import Recipe, build_config, load_recipe, training_arguments
 from hf_tasks.run import run_recipe, train_recipe
 from hf_tasks.tokenizer import build_tokenizer
 from hf_tasks.train import (
+    LISTING,
     WORKSHOP,
     AnswerCollator,
     check_it_fits,
     encode,
     last_whole_checkpoint,
-    parameter_groups,
     training_data,
 )
 
@@ -294,7 +295,7 @@ def _signal_after_checkpoint(child: BaseProcess, workshop: Path, after: int, num
     """Send a signal once a checkpoint past step `after` is whole; the step of the last whole checkpoint."""
     deadline = time.monotonic() + 240
     while child.is_alive() and time.monotonic() < deadline:
-        whole = [int(path.parent.name.split("-")[1]) for path in workshop.glob("checkpoint-*/trainer_state.json")]
+        whole = [int(path.parent.name.split("-")[1]) for path in workshop.glob(f"checkpoint-*/{LISTING}")]
         if max(whole, default=0) > after:
             os.kill(child.pid or 0, number)
             break

@@ -205,8 +205,8 @@ def test_all_texts_of_a_problem_are_of_one_split() -> None:
         ({"format": "random_space"}, "4  5+1 23="),
         ({"format": "index_hints"}, "f4g5+e1f2g3="),
         ({"format": "scratchpad"}, "45+123="),
-        ({"format": "dialogue"}, SEEN[0].prompt.format(a=45, b=123)),
-        ({"format": "dialogue"}, HELD_OUT[3].prompt.format(a=123, b=45)),
+        ({"format": "dialogue"}, SEEN[0].format(a=45, b=123)),
+        ({"format": "dialogue"}, HELD_OUT[3].format(a=123, b=45)),
     ]
     assert len({get_task("addition", **parameters).split_of(prompt) for parameters, prompt in texts}) == 1
 
@@ -287,12 +287,16 @@ def test_index_hints_do_not_tell_how_long_the_answer_is() -> None:
 
 def test_every_scene_is_read_back_as_itself() -> None:
     assert len(SEEN) >= 24 and len(HELD_OUT) >= 8
-    assert len({scene.prompt for scene in SCENES}) == len(SCENES)
-    task = get_task("addition", format="dialogue")
-    for scene in SCENES:
-        assert task.answer(scene.prompt.format(a=842, b=62)) == scene.answer.format(sum=904)
-        assert [scene.prompt.find("{a}") < scene.prompt.find("{b}"), scene.prompt.count("{")] == [True, 2]
-        assert scene.prompt.isascii() and scene.answer.isascii()
+    assert len(set(SCENES)) == len(SCENES)
+    for reverse, mark, answer in (("none", "", "904"), ("answer", "=", "409")):
+        tasks = (
+            get_task("addition", format="dialogue", reverse=reverse),
+            get_task("addition_in_context", reverse=reverse),
+        )
+        for scene in SCENES:
+            assert {task.answer(scene.format(a=842, b=62) + mark) for task in tasks} == {answer}
+            assert [scene.find("{a}") < scene.find("{b}"), scene.count("{")] == [True, 2]
+            assert scene.isascii() and "=" not in scene
 
 
 def test_scenes_of_test_are_never_trained_on() -> None:
@@ -305,6 +309,31 @@ def test_scenes_of_test_are_never_trained_on() -> None:
     assert len(shapes["train"]) == len(SEEN)
     assert len(shapes["test"]) == len(HELD_OUT)
     assert not shapes["train"] & shapes["test"]
+
+
+def test_short_numbers_in_scenes_beside_long_ones_that_stand_alone() -> None:
+    task = get_task("addition_in_context", digits=(4, 9), dialogue_digits=(2, 3), dialogues=0.75, reverse="answer")
+    assert task.max_lengths[1] == 10
+    rows = task.table("train", 4000).to_pylist()
+    bare = [row for row in rows if re.fullmatch(r"[0-9]+\+[0-9]+=", row["prompt"])]
+    assert len(bare) == pytest.approx(1000, abs=5 * (4000 * 0.75 * 0.25) ** 0.5)
+    for row in rows:
+        numbers = re.findall("[0-9]+", row["prompt"])
+        assert [*map(len, numbers)] == [row["digits_a"], row["digits_b"]]
+        assert {*map(len, numbers)} <= ({*range(4, 10)} if row in bare else {2, 3})
+        assert row["answer"] == str(sum(map(int, numbers)))[::-1]
+    elsewhere = get_task("addition")
+    prompts = [row["prompt"] for row in task.table("test", 200).to_pylist()]
+    plain = ["+".join(re.findall("[0-9]+", prompt)) + "=" for prompt in prompts]
+    assert {elsewhere.split_of(prompt) for prompt in plain} == {"test"}
+    alone = get_task("addition_in_context", digits=(4, 9), dialogues=0.0).table("test", 300)["prompt"].to_pylist()
+    assert all(elsewhere.answer(prompt) for prompt in alone)
+
+
+def test_hard_sums_are_asked_in_scenes() -> None:
+    cases = get_task("addition_in_context", digits=(5, 5), dialogues=1.0, reverse="answer").hard_cases(20)
+    assert set(cases) == {"nines_plus_one", "zeros", "carry_chain", "unequal_lengths"}
+    assert all(re.match("[A-Z]", prompt) for table in cases.values() for prompt in table["prompt"].to_pylist())
 
 
 # Hard cases.

@@ -130,18 +130,19 @@ def open_run(folder: Path, settings: Sequence[str] = (), layers: int | None = No
     parameters: dict[str, Any] = {}
     for setting in settings:
         parameters |= parse_setting(setting)
-    if not recipe.get_task(name).classes:
+    trained = recipe.get_task(name)
+    if not trained.classes:
         raise UserError(
-            f"task {recipe.task} of {str(folder)!r} labels no clauses, and analyze reads those; use evaluate"
+            f"task {trained.name} of {str(folder)!r} labels no clauses, and analyze reads those; use evaluate"
         )
     usual = all_asked(recipe.task_at(None, name))
-    task = get_task(recipe.task, **{**usual.parameters(), **parameters})
+    task = get_task(trained.name, **{**usual.parameters(), **parameters})
     model: Any = load_model(folder)
     _set_layers(model, _layers(recipe, task) if layers is None else layers, asked_for=layers is not None)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     _check_length(model, tokenizer, task)
-    rows = recipe.get_task(name).generate("train", 256)
+    rows = trained.generate("train", 256)
     told = {d for depths, asked in zip(rows["depths"], rows["asked"], strict=True)
             for d, known in zip(depths, asked, strict=True) if known}  # fmt: skip
     training = folder / "training.json"

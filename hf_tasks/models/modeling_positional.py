@@ -7,6 +7,9 @@ What is unusual here:
   alone cannot tell (embeddings, a hand-made cached step), pass `model.structural_ids(all_tokens, attention_mask)`.
 - `position_ids` are refused: transformers reads numbers that fall as packed sequences and would cut the attention.
 - Biases that do not depend on content are computed once and shared by all layers, unless a pair says `per_layer`.
+- A bias need not become a mask of Q x K scores, which keeps the kernels that know the causal mask by themselves from
+  being used. Where an encoding has factors, they are further coordinates of queries and keys; where all biases are
+  functions of the distance alone and are trained on CPU, `distance_attention` takes their tables.
 - Layers can be shared and applied again; a cache has a slot for every application.
 - With `qkv_conv_kernel` a slot also holds the last raw queries, keys and values: transformers' "hybrid" slots, which a
   cache has if it is made for the config, as `generate` and `DynamicCache(config=model.config)` make it.
@@ -15,7 +18,7 @@ This file is uploaded beside every checkpoint: it imports nothing but torch, tra
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -37,7 +40,8 @@ from transformers.utils import TransformersKwargs, auto_docstring, can_return_tu
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_positional import GATED_ACTIVATIONS, PositionalConfig
+from .configuration_positional import GATED_ACTIVATIONS, Pair, PositionalConfig
+from .distance_attention import distance_attention, distances
 from .position_encodings import rotate
 from .position_ids import DIGIT, FILLER, OTHER, SEPARATOR, Tokens
 
@@ -86,7 +90,10 @@ class PositionState:
     Attributes:
         query_ids, key_ids: ids of the new tokens and of all keys, (B or 1, Q or K), one tensor a pair.
         turns: (cosines, sines) and heads (None: all) for every pair that turns queries and keys.
-        bias: (B or 1, H, Q, K) of the pairs whose biases all layers share, or None.
+        rising: whether no key that is seen has a larger id than its query, one entry a pair.
+        factors: u (B or 1, H, Q, r) and w (B or 1, 1, K, r) whose products are biases, see `PositionEncoding.factors`.
+        distances: (1, 1, 2 S - 1) if biases are to be tables of the distance, in this order, or None.
+        bias: (B or 1, H, Q, K), or a table (1, H, 1, 2 S - 1), of the pairs whose biases all layers share, or None.
         visible: (B or 1, 1, Q, K) bool, or None where no pair reads content.
         scale: (B or 1, 1, Q, 1) factor of all logits, or None.
         real: (B or 1, Q) bool, False at new tokens that are padding; None where nothing reads it or all are real.
@@ -94,15 +101,33 @@ class PositionState:
 
     query_ids: list[torch.Tensor]
     key_ids: list[torch.Tensor]
+    rising: list[bool]
     turns: list[tuple[tuple[torch.Tensor, torch.Tensor], list[int] | None]] = field(default_factory=list)
+    factors: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    distances: torch.Tensor | None = None
     bias: torch.Tensor | None = None
     visible: torch.Tensor | None = None
     scale: torch.Tensor | None = None
     real: torch.Tensor | None = None
 
+    def add(self, index: int, pair: Pair, encoding: Any, count: int) -> None:
+        """Add the bias of a pair that does not read content to that of all `count` heads."""
+        query_ids, key_ids = self.query_ids[index], self.key_ids[index]
+        if pair.encoding.factored and self.rising[index]:
+            left, right = encoding.factors(query_ids, key_ids)
+            self.factors.append((add_to_heads(None, left, pair.heads, count), right))
+        elif self.distances is not None:
+            self.add_scores(encoding.at(self.distances), pair.heads, count)
+        else:
+            self.add_scores(encoding.bias(query_ids, key_ids), pair.heads, count)
+
+    def add_scores(self, bias: torch.Tensor, heads: list[int] | None, count: int) -> None:
+        """Add (B or 1, heads, Q, K) to the bias of all `count` heads."""
+        self.bias = add_to_heads(self.bias, bias if self.scale is None else bias * self.scale, heads, count)
+
 
 def add_to_heads(total: torch.Tensor | None, bias: torch.Tensor, heads: list[int] | None, count: int) -> torch.Tensor:
-    """Add (B, heads, Q, K) of some heads to the (B, count, Q, K) of all."""
+    """Add (B, heads, ...) of some heads to the (B, count, ...) of all."""
     if heads is not None:
         rows = [bias[:, heads.index(h)] if h in heads else torch.zeros_like(bias[:, 0]) for h in range(count)]
         bias = torch.stack(rows, dim=1)
@@ -116,6 +141,28 @@ def turn_heads(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: lis
         return turned
     chosen = torch.tensor([h in heads for h in range(x.shape[1])], device=x.device)
     return torch.where(chosen[:, None, None], turned, x)
+
+
+def append_factors(
+    states: tuple[torch.Tensor, ...], factors: list[tuple[torch.Tensor, torch.Tensor]], scaling: float
+) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values (B, H, S, D) with further coordinates, whose products are biases."""
+    query, key, value = states
+    left = torch.cat([u / scaling for u, _ in factors], dim=-1)
+    right = torch.cat([w for _, w in factors], dim=-1)
+    if query.dtype != torch.float32:  # three numbers of 8 bits hold one of 24
+        rest, parts = right, []
+        for _ in range(3):
+            parts.append(rest.to(query.dtype))
+            rest = rest - parts[-1]
+        left, right = left.repeat(1, 1, 1, 3), torch.cat(parts, dim=-1)
+    width = query.shape[-1]
+    spare = -(width + left.shape[-1]) % 8  # what fused kernels ask for
+    query, key = (
+        nn.functional.pad(torch.cat([x, f.to(x.dtype).expand(*x.shape[:3], -1)], dim=-1), (0, spare))
+        for x, f in ((query, left), (key, right))
+    )
+    return query, key, nn.functional.pad(value, (0, query.shape[-1] - width))
 
 
 def build_norm(config: PositionalConfig) -> nn.Module:
@@ -181,21 +228,22 @@ class PositionalAttention(nn.Module):
         silent = {h for pair in self.pairs if not pair.scores for h in pair.heads or range(config.num_attention_heads)}
         self.scored = [float(h not in silent) for h in range(config.num_attention_heads)] if silent else None
 
-    def _own_bias(self, state: PositionState, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
-        total, count = state.bias, query.shape[1]
+    def _with_own(self, state: PositionState, query: torch.Tensor, key: torch.Tensor) -> PositionState:
+        """The state with the biases of this layer beside those that all share."""
+        if not self.own:
+            return state
+        state, count = replace(state, factors=[*state.factors]), query.shape[1]
         for index, encoding in zip(self.own, self.encodings, strict=True):
-            heads = self.pairs[index].heads
-            if encoding.in_layers:
-                chosen = slice(None) if heads is None else heads
-                keys = repeat_heads(key, self.num_key_value_groups)[:, chosen]
-                assert state.visible is not None
-                bias = encoding.bias_of_content(
-                    state.key_ids[index], state.visible, query[:, chosen], keys, self.scaling
-                )
-            else:
-                bias = encoding.bias(state.query_ids[index], state.key_ids[index])
-            total = add_to_heads(total, bias, heads, count)
-        return total
+            pair = self.pairs[index]
+            if not encoding.in_layers:
+                state.add(index, pair, encoding, count)
+                continue
+            chosen = slice(None) if pair.heads is None else pair.heads
+            keys = repeat_heads(key, self.num_key_value_groups)[:, chosen]
+            assert state.visible is not None
+            bias = encoding.bias_of_content(state.key_ids[index], state.visible, query[:, chosen], keys, self.scaling)
+            state.add_scores(bias, pair.heads, count)
+        return state
 
     def forward(
         self,
@@ -218,19 +266,39 @@ class PositionalAttention(nn.Module):
             key = turn_heads(key, cos, sin, shared)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, depth)
-        bias = self._own_bias(state, query, key)
+        state = self._with_own(state, query, key)
         if self.scored is not None:
             query = query * torch.tensor(self.scored, dtype=query.dtype, device=query.device)[:, None, None]
+        if state.factors:
+            query, key, value = append_factors((query, key, value), state.factors, self.scaling)
         if state.scale is not None:
             query = query * state.scale.to(query.dtype)
-            bias = None if bias is None else bias * state.scale
+        output, weights = self._attend(query, key, value, attention_mask, state, **kwargs)
+        output = output[..., : self.head_dim]
+        return self.o_proj(output.reshape(*shape, -1)), weights
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        state: PositionState,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, H, Q or K, D) -> (B, Q, H, D), and the weights where the implementation gives them."""
+        bias = state.bias
+        if bias is not None and state.distances is not None:
+            key, value = (repeat_heads(x, self.num_key_value_groups) for x in (key, value))
+            mixed = distance_attention(query, key, value, bias[0, :, 0], self.scaling, self.is_causal)
+            return mixed.transpose(1, 2), None
+        chosen: Any = self.config._attn_implementation
         if bias is not None:
             bias = bias.to(query.dtype)
-            if self.config._attn_implementation == "flex_attention":  # its score function indexes the batch
+            if chosen == "flex_attention":  # its score function indexes the batch
                 bias = bias.expand(len(query), -1, -1, -1)
-        chosen: Any = self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(chosen, eager_attention_forward)
-        output, weights = attend(
+        return attend(
             self,
             query,
             key,
@@ -241,7 +309,6 @@ class PositionalAttention(nn.Module):
             dropout=self.config.dropout if self.training else 0.0,
             **kwargs,
         )
-        return self.o_proj(output.reshape(*shape, -1)), weights
 
 
 class PositionalMLP(nn.Module):
@@ -281,7 +348,8 @@ class PositionalLayer(GradientCheckpointingLayer):
         self.sum_first = config.norm_position == "post"
 
     def _join(self, residual: torch.Tensor, branch: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
-        branch = self.dropout(branch)
+        if self.training:
+            branch = self.dropout(branch)
         if norm is None:
             return residual + branch
         return norm(residual + branch) if self.sum_first else residual + norm(branch)
@@ -427,12 +495,13 @@ class PositionalModel(PositionalPreTrainedModel):
         """
         like = input_ids if input_ids is not None else inputs_embeds
         assert like is not None
-        rows = len(like) if attention_mask is not None or draw else 1
-        real = torch.ones(rows, like.shape[1], dtype=torch.bool, device=like.device)
         if attention_mask is not None:
             real = attention_mask.bool()
-        blind = Tokens(ids=None, kind=None, answer=None, real=real)
-        tokens = blind if input_ids is None else self.tokens(input_ids, real)
+        else:
+            real = torch.ones(len(like) if draw else 1, like.shape[1], dtype=torch.bool, device=like.device)
+        tokens = blind = Tokens(ids=None, kind=None, answer=None, real=real)
+        if input_ids is not None and any(pair.ids.from_tokens for pair in self.pairs):
+            tokens = self.tokens(input_ids, real)
         columns = []
         for pair, spec in zip(self.pairs, self.config.positions or [], strict=True):
             if pair.ids.from_tokens and input_ids is None:
@@ -443,8 +512,11 @@ class PositionalModel(PositionalPreTrainedModel):
             columns.append(pair.ids(tokens if pair.ids.from_tokens else blind, draw))
         return torch.stack(torch.broadcast_tensors(*columns), dim=-1)
 
-    def _state(self, ids: torch.Tensor, past: Any, queries: int, keys: int) -> PositionState:
-        """Split the ids of all tokens into those of the new ones and those of all keys of the cache."""
+    def _state(self, ids: torch.Tensor, past: Any, queries: int, keys: int, plain: bool) -> PositionState:
+        """Split the ids of all tokens into those of the new ones and those of all keys of the cache.
+
+        `plain`: ids and mask are the model's own, so that ids that rise do, and no query sees behind itself.
+        """
         if not torch.compiler.is_compiling():
             wanted = (int(past) + queries, len(self.pairs))
             if ids.ndim != 3 or ids.shape[1] < wanted[0] or ids.shape[2] != wanted[1]:
@@ -457,7 +529,32 @@ class PositionalModel(PositionalPreTrainedModel):
             ids = nn.functional.pad(ids, (0, 0, 0, keys - ids.shape[1]))
         # One pair with real ids makes the whole tensor real; tables are indexed by whole ones.
         columns = [c.long() if p.ids.whole else c for c, p in zip(ids.unbind(-1), self.pairs, strict=True)]
-        return PositionState([c.index_select(1, slots) for c in columns], [c[:, :keys] for c in columns])
+        # Only sdpa has something to gain; the others show what it must come to.
+        faster = plain and self.config.is_causal and self.config._attn_implementation == "sdpa"
+        rising = [faster and pair.ids.rises for pair in self.pairs]
+        return PositionState([c.index_select(1, slots) for c in columns], [c[:, :keys] for c in columns], rising)
+
+    def _distances(self, state: PositionState, embeds: torch.Tensor) -> torch.Tensor | None:
+        """What `PositionState.distances` is to be, where every query sees all new tokens up to itself and no others."""
+        # On CUDA and compiled, a mask that needs a gradient has fused kernels; on CPU one that needs none has.
+        trained = torch.is_grad_enabled() and embeds.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not trained or self.config._attn_implementation != "sdpa":
+            return None
+        if embeds.dtype != torch.float32 or (self.training and self.config.dropout > 0):
+            return None
+        left = [
+            (pair, ids)
+            for pair, ids, rising in zip(self.pairs, state.key_ids, state.rising, strict=True)
+            if pair.encoding.biases and not (pair.encoding.factored and rising)
+        ]
+        slots = torch.arange(embeds.shape[1])
+        fits = (
+            self.config.attention_scaling == "none"
+            and any(pair.learnable for pair, _ in left)
+            and all(pair.encoding.by_distance and not pair.ids.can_be_absent for pair, _ in left)
+            and all(torch.equal(ids, slots.expand_as(ids)) for _, ids in left)
+        )
+        return distances(len(slots), embeds.device)[None, None] if fits else None
 
     def _visible(self, mask: torch.Tensor | None, past: Any, queries: int, keys: int) -> torch.Tensor:
         """(B or 1, 1, Q, K) bool from a mask of two or four dimensions, or none."""
@@ -484,23 +581,21 @@ class PositionalModel(PositionalPreTrainedModel):
         return seen.gather(-1, slots[:, None].expand(len(seen), -1, -1))[..., 0]
 
     def _prepare(
-        self, ids: torch.Tensor, mask: torch.Tensor | None, past: Any, queries: int, keys: int
+        self, state: PositionState, mask: torch.Tensor | None, past: Any, queries: int, keys: int
     ) -> PositionState:
         """Everything about position that the layers share."""
-        state = self._state(ids, past, queries, keys)
+        if self.config.attention_scaling == "log_length":
+            count = self._visible(mask, past, queries, keys).sum(-1, keepdim=True)
+            state.scale = torch.log1p(count.float()) / math.log1p(self.config.attention_scaling_length)
         for index, (pair, encoding) in enumerate(zip(self.pairs, self.encodings, strict=True)):
             if pair.per_layer:
                 continue
             if encoding.turns:
                 state.turns.append((encoding.turn(state.query_ids[index]), pair.heads))
             if encoding.biases:
-                bias = encoding.bias(state.query_ids[index], state.key_ids[index])
-                state.bias = add_to_heads(state.bias, bias, pair.heads, self.config.num_attention_heads)
+                state.add(index, pair, encoding, self.config.num_attention_heads)
         if any(pair.encoding.in_layers for pair in self.pairs):
             state.visible = self._visible(mask, past, queries, keys)
-        if self.config.attention_scaling == "log_length":
-            count = self._visible(mask, past, queries, keys).sum(-1, keepdim=True)
-            state.scale = torch.log1p(count.float()) / math.log1p(self.config.attention_scaling_length)
         if self.config.qkv_conv_kernel is not None:
             state.real = self._real(mask, past, queries, keys)
         return state
@@ -536,18 +631,21 @@ class PositionalModel(PositionalPreTrainedModel):
         past: Any = 0 if past_key_values is None else past_key_values.get_seq_length()
         keys = queries if past_key_values is None else past_key_values.get_mask_sizes(queries, 0)[0]
 
+        plain = structural_ids is None and (attention_mask is None or attention_mask.ndim == 2)
         if structural_ids is None:
             structural_ids = self._ids_of_call(input_ids, inputs_embeds, attention_mask, past_key_values, past)
-        state = self._prepare(structural_ids, attention_mask, past, queries, keys)
-        for pair, encoding, ids in zip(self.pairs, self.encodings, state.query_ids, strict=True):
-            if pair.encoding.embeds:
-                embeds = embeds + encoding.embed(ids, embeds)
-        embeds = self.dropout(embeds)
-
         if self.config.is_causal:
             mask = create_causal_mask(self.config, embeds, attention_mask, past_key_values)
         else:
             mask = create_bidirectional_mask(self.config, embeds, attention_mask)
+        state = self._state(structural_ids, past, queries, keys, plain)
+        if mask is None and queries == keys:
+            state.distances = self._distances(state, embeds)
+        self._prepare(state, attention_mask, past, queries, keys)
+        for pair, encoding, ids in zip(self.pairs, self.encodings, state.query_ids, strict=True):
+            if pair.encoding.embeds:
+                embeds = embeds + encoding.embed(ids, embeds)
+        embeds = self.dropout(embeds)
         hidden_states = embeds
         for depth in range(self.config.num_hidden_layers):
             index = depth % len(self.layers)

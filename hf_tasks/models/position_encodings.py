@@ -9,6 +9,9 @@ What is unusual here:
   absent, both), zero at first.
 - Biases are computed in float32 whatever the dtype of the model, and their shape is (B or 1, heads of the pair, Q, K).
 - An encoding that needs the content of queries and keys says `in_layers = True` and gets them (`bias_of_content`).
+- Two ways round a bias of Q x K scores, for encodings that have them: `factors`, two thin matrices whose product is the
+  bias, and `at`, the bias as a function of the distance alone. They say the same as `bias`; which one the model takes
+  is a matter of speed.
 
 To add one: write a final class here, decorate it with `@position_encoding("name")`. Its keyword-only arguments become
 keys of a pair in `PositionalConfig.positions`. The contract tests find it by themselves; add a golden value from an
@@ -70,6 +73,8 @@ class PositionEncoding(nn.Module):
     Class attributes:
         embeds, turns, biases: which hooks the encoding has.
         in_layers: `bias` reads queries and keys, so it runs inside every layer.
+        factored: where no key has a larger id than the query, the bias is a product of factors.
+        by_distance: `bias` is a function of the signed distance query id - key id.
         whole_only: ids must be whole numbers.
         learnable: whether its parameters are trained unless a pair says otherwise; None where it has none.
     """
@@ -78,6 +83,8 @@ class PositionEncoding(nn.Module):
     turns: ClassVar[bool] = False
     biases: ClassVar[bool] = False
     in_layers: ClassVar[bool] = False
+    factored: ClassVar[bool] = False
+    by_distance: ClassVar[bool] = False
     whole_only: ClassVar[bool] = False
     learnable: ClassVar[bool | None] = None
     weight: ClassVar[None] = None  # PEFT, merging, copies a `weight` of every module that was trained in full
@@ -96,6 +103,17 @@ class PositionEncoding(nn.Module):
 
     def bias(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
         """(B, Q) and (B, K) ids -> (B, heads, Q, K) float32, to be added to the scores."""
+        raise NotImplementedError
+
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
+        """Signed distances (B, Q, K), query id - key id -> the bias at them, (B, heads, Q, K) float32."""
+        raise NotImplementedError
+
+    def factors(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, Q) and (B, K) ids -> u (B, heads, Q, r) and w (B, 1, K, r), float32: u w^T is the bias.
+
+        It may differ from the bias by a constant of each row, which the softmax takes no notice of.
+        """
         raise NotImplementedError
 
     def bias_of_content(
@@ -281,7 +299,9 @@ class Rotary(PositionEncoding):
 
     def turn(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         frequencies = torch.tensor(self.frequencies, dtype=torch.float32, device=ids.device)
-        angles = torch.where(ids == ABSENT, 0, ids)[:, None, :, None].float() * frequencies
+        if self.shape.can_be_absent:
+            ids = torch.where(ids == ABSENT, 0, ids)
+        angles = ids[:, None, :, None].float() * frequencies
         angles = torch.cat([angles, angles], dim=-1)
         return angles.cos() * self.factor, angles.sin() * self.factor
 
@@ -289,10 +309,10 @@ class Rotary(PositionEncoding):
 def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
     """Turn the first coordinates of (B, H, S, D) by (B, 1, S, turned); the rest stays. Halves are paired (GPT-NeoX)."""
     turned = cosines.shape[-1]
-    part, rest = x[..., :turned], x[..., turned:]
-    left, right = part.chunk(2, dim=-1)
-    part = part * cosines.to(x.dtype) + torch.cat([-right, left], dim=-1) * sines.to(x.dtype)
-    return torch.cat([part, rest], dim=-1)
+    if turned < x.shape[-1]:
+        return torch.cat([rotate(x[..., :turned], cosines, sines), x[..., turned:]], dim=-1)
+    left, right = x.chunk(2, dim=-1)
+    return x * cosines.to(x.dtype) + torch.cat([-right, left], dim=-1) * sines.to(x.dtype)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -315,7 +335,7 @@ class ScoreBias(PositionEncoding):
 
     def between(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
         """The bias where both ids are present: (B, Q, 1) and (B, 1, K) -> (B, heads, Q, K), float32."""
-        raise NotImplementedError
+        return self.at(query_ids - key_ids)
 
     def bias(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
         query_ids, key_ids = query_ids[:, :, None], key_ids[:, None, :]
@@ -350,6 +370,8 @@ class Alibi(ScoreBias):
     """-slope x distance (Press et al. 2022, arXiv 2108.12409), the slopes of BLOOM; `learnable: true` trains them."""
 
     learnable = False
+    factored = True
+    by_distance = True
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
@@ -359,8 +381,12 @@ class Alibi(ScoreBias):
         super().reset_parameters()
         init.copy_(self.slopes, alibi_slopes(self.shape.heads))
 
-    def between(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
-        return -_per_head(self.slopes) * (query_ids - key_ids).abs().float()[:, None]
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
+        return -_per_head(self.slopes) * distance.abs().float()[:, None]
+
+    def factors(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # -slope (i - j) is slope x j, and a constant of row i.
+        return _per_head(self.slopes).expand(1, -1, query_ids.shape[1], 1), key_ids.float()[:, None, :, None]
 
 
 @position_encoding("t5")
@@ -371,6 +397,8 @@ class T5(ScoreBias):
         buckets: number of buckets; a model that is not causal has half of them for either side.
         max_distance: where the last bucket begins.
     """
+
+    by_distance = True
 
     def __init__(self, shape: Shape, *, buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__(shape)
@@ -385,14 +413,14 @@ class T5(ScoreBias):
         super().reset_parameters()
         init.normal_(self.table, std=self.shape.std)
 
-    def between(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
-        behind = key_ids - query_ids
-        distance = (behind.abs() if self.both_sides else (-behind).clamp(min=0)).float()
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
+        ahead = distance < 0
+        distance = (distance.abs() if self.both_sides else distance.clamp(min=0)).float()
         side = self.buckets // (2 if self.both_sides else 1)
         far = torch.log(distance.clamp(min=1) / self.exact) / math.log(self.max_distance / self.exact)
         far = (self.exact + (far * (side - self.exact)).long()).clamp(max=side - 1)
         bucket = torch.where(distance < self.exact, distance.long(), far)
-        return _look_up(self.table, bucket + (behind > 0).long() * side * self.both_sides)
+        return _look_up(self.table, bucket + ahead.long() * side * self.both_sides)
 
 
 @position_encoding("clipped")
@@ -405,6 +433,7 @@ class Clipped(ScoreBias):
     """
 
     whole_only = True
+    by_distance = True
 
     def __init__(self, shape: Shape, *, clip: int = 16, initial: list[float] | None = None) -> None:
         super().__init__(shape)
@@ -422,8 +451,8 @@ class Clipped(ScoreBias):
         else:
             init.copy_(self.table, torch.tensor(self.initial, dtype=torch.float32).expand_as(self.table))
 
-    def between(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
-        return _look_up(self.table, (query_ids - key_ids).clamp(-self.clip, self.clip) + self.clip)
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
+        return _look_up(self.table, distance.clamp(-self.clip, self.clip) + self.clip)
 
 
 @position_encoding("match")
@@ -434,6 +463,8 @@ class Match(ScoreBias):
         initial: the scalar before training.
     """
 
+    by_distance = True
+
     def __init__(self, shape: Shape, *, initial: float = 0.0) -> None:
         super().__init__(shape)
         self.initial = initial
@@ -443,13 +474,14 @@ class Match(ScoreBias):
         super().reset_parameters()
         init.constant_(self.gain, self.initial)
 
-    def between(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
-        return _per_head(self.gain) * (query_ids == key_ids)[:, None]
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
+        return _per_head(self.gain) * (distance == 0)[:, None]
 
 
 class _Kerple(ScoreBias):
     """Two positive scalars a head, p and a (Chi et al. 2022, arXiv 2205.09921), drawn evenly, kept >= 0.01."""
 
+    by_distance = True
     upper: ClassVar[tuple[float, float]]  # ends of the even draws of p and a
 
     def __init__(self, shape: Shape) -> None:
@@ -471,9 +503,9 @@ class KerpleLog(_Kerple):
 
     upper = (2.0, 1.0)
 
-    def between(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
         p, a = self.positive()
-        return -p * torch.log1p(a * (query_ids - key_ids).abs().float()[:, None])
+        return -p * torch.log1p(a * distance.abs().float()[:, None])
 
 
 @position_encoding("kerple_power")
@@ -482,9 +514,9 @@ class KerplePower(_Kerple):
 
     upper = (2.0, 1.0)
 
-    def between(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
         p, a = self.positive()
-        distance = (query_ids - key_ids).abs().float()[:, None]
+        distance = distance.abs().float()[:, None]
         # 0^p has no finite slope in p at p = 0; distance 0 is taken out before the power.
         power = torch.where(distance > 0, distance.clamp(min=1e-6) ** p.clamp(max=2.0), 0.0)
         return -a * power

@@ -58,6 +58,7 @@ class PositionIds:
     from_tokens: ClassVar[bool] = True  # False: known from lengths alone, so `inputs_embeds` will do
     can_be_absent: ClassVar[bool] = True
     whole: ClassVar[bool] = True  # False: ids are real numbers
+    rises: ClassVar[bool] = False  # True: no token has a smaller id than a token before it
     needs: ClassVar[str | None] = None  # the field of the config without which these ids mean nothing
 
     def __call__(self, tokens: Tokens, draw: bool) -> torch.Tensor:
@@ -109,6 +110,7 @@ class Sequential(PositionIds):
 
     from_tokens: ClassVar[bool] = False
     can_be_absent: ClassVar[bool] = False
+    rises: ClassVar[bool] = True
 
     def __call__(self, tokens: Tokens, draw: bool) -> torch.Tensor:
         return (tokens.real.long().cumsum(1) - 1).clamp(min=0)
@@ -274,6 +276,7 @@ class Clause(PositionIds):
 
     needs: ClassVar[str | None] = "separator_token_ids"
     can_be_absent: ClassVar[bool] = False
+    rises: ClassVar[bool] = True
 
     def __call__(self, tokens: Tokens, draw: bool) -> torch.Tensor:
         assert tokens.kind is not None

@@ -37,6 +37,7 @@ from hf_tasks.tasks.layouts import LAYOUTS, Layout, Notation, Result
 Span = tuple[int, int]
 # Layouts that write any expression; the others are made for the sum of two numbers.
 NUMBER_FORMATS: tuple[str, ...] = ("plain", "random_space", "index_hints")
+SUM_FORMATS: tuple[str, ...] = (*NUMBER_FORMATS, "scratchpad", "recursive_scratchpad", "dialogue")
 # Python writes integers of up to 4,300 digits as text, and a parameter must survive a trip through JSON.
 MODULUS_BITS = 14_000
 
@@ -243,7 +244,7 @@ class Addition(DigitsTask):
     """
 
     name: ClassVar[str] = "addition"
-    formats: ClassVar[tuple[str, ...]] = tuple(LAYOUTS)
+    formats: ClassVar[tuple[str, ...]] = SUM_FORMATS
 
     operands: int = 2
     carry_heavy: float = 0.0
@@ -304,6 +305,54 @@ class Addition(DigitsTask):
 
         key = hash_name(self.name, self.parameters(), "hard case", name, seed)
         return self._write_table(self._collect(draw, key, "test", 0, size), "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdditionInContext(Addition):
+    """Add two natural numbers in short scenes in English, and bare, where they may be longer (Shen et al. 2023).
+
+    A problem is of the split that it has in `addition`. Test rows have scenes of their own.
+
+    Example: User: Compute 12 + 345. Assistant: The result is = -> 753   (reverse="answer")
+
+    Args:
+        dialogues: the share of rows that are scenes.
+        dialogue_digits: (lo, hi) of the numbers in scenes; None: as `digits`.
+    """
+
+    name: ClassVar[str] = "addition_in_context"
+    formats: ClassVar[tuple[str, ...]] = ("in_context",)
+
+    format: str = "in_context"
+    dialogues: float = 0.5
+    dialogue_digits: Span | None = None
+
+    def __post_init__(self) -> None:
+        share("dialogues", self.dialogues)
+        if self.dialogue_digits is not None:
+            object.__setattr__(self, "dialogue_digits", as_tuple(self.dialogue_digits))
+            if not is_span(self.dialogue_digits):
+                raise UserError(
+                    f"dialogue_digits={listed(self.dialogue_digits)!r}: give [lo, hi] with integers 1 <= lo <= hi, "
+                    "or null for the same as digits"
+                )
+        super().__post_init__()
+
+    @property
+    def operand_places(self) -> tuple[int, ...]:
+        return tuple(max(high, (self.dialogue_digits or (1, 1))[1]) for high in super().operand_places)
+
+    def _draw(self, rng: np.random.Generator, count: int) -> Problems:
+        bare = rng.random(count) >= self.dialogues
+        inside = self.spans if self.dialogue_digits is None else (self.dialogue_digits,) * len(self.spans)
+        drawn = (draw_lengths(rng, spans, count, self.lengths) for spans in (self.spans, inside))
+        lengths = np.where(bare[:, None], *drawn)
+        digits = make_heavy(rng, draw_numbers(rng, lengths, self._places), lengths, self.carry_heavy)
+        return {"digits": digits, "lengths": lengths, "bare": bare}
+
+    @cached_property
+    def _salt(self) -> np.uint64:
+        return np.uint64(hash_name(Addition.name) % 2**64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ class Layout:
     description: ClassVar[str] = "digits and operators alone"
     fillers: ClassVar[str] = ""
     symbols: ClassVar[str] = ""
-    answer_mark: ClassVar[str | None] = "="
+    answer_mark: str | None = "="
     can_pad: ClassVar[bool] = True
     number_pattern: ClassVar[str] = "[0-9]+"
 
@@ -364,32 +364,31 @@ class RecursiveScratchpad(Layout):
 
 
 class Dialogue(Layout):
-    """A sum inside a short scene in English, see dialogues.py; the answer is the sum and the end of its sentence."""
+    """A sum inside a short scene in English, see dialogues.py; the answer is the number alone.
+
+    A sum that is written least significant digit first is announced by "=" behind the scene: to whoever reads the
+    text, and to position ids, which must know where such a number begins.
+    """
 
     name = "dialogue"
     description = "a sum inside a short scene in English; test rows have scenes of their own"
-    answer_mark = None
     can_pad = False
 
     def __init__(self, notation: Notation) -> None:
         super().__init__(notation)
-        number = f"({self.number_pattern})"
-        self.patterns = [
-            re.compile(re.escape(scene.prompt).replace(r"\{a\}", number).replace(r"\{b\}", number)) for scene in SCENES
-        ]
+        self.answer_mark = None if notation.reverse == "none" else "="
+        number, self.mark = f"({self.number_pattern})", self.answer_mark or ""
+        patterns = (re.escape(scene + self.mark) for scene in SCENES)
+        self.patterns = [re.compile(p.replace(r"\{a\}", number).replace(r"\{b\}", number)) for p in patterns]
 
     @property
     def separators(self) -> list[str]:
-        text = "".join(scene.prompt.format(a="", b="") + scene.answer.format(sum="") for scene in SCENES)
-        return sorted(set(text))
+        return sorted({*"".join(scene.format(a="", b="") for scene in SCENES), *self.mark})
 
     @property
     def longest_prompt(self) -> int:
-        return max(len(scene.prompt.format(a="", b="")) for scene in SCENES) + sum(self.notation.longest)
-
-    @property
-    def longest_answer(self) -> int:
-        return max(len(scene.answer.format(sum="")) for scene in SCENES) + self.notation.longest_answer
+        longest = max(len(scene.format(a="", b="")) for scene in SCENES)
+        return longest + len(self.mark) + sum(self.notation.longest)
 
     def choose(self, problems: Problems, split: str) -> Problems:
         first, count = (len(SEEN), len(HELD_OUT)) if split == "test" else (0, len(SEEN))
@@ -402,12 +401,7 @@ class Dialogue(Layout):
         reverse = self.notation.reverse == "all"
         texts = (text_array(self.number(*pair, reverse)).to_pylist() for pair in zip(operands, lengths, strict=True))
         rows = zip(problems["scene"], *texts, strict=True)
-        return pa.array([SCENES[scene].prompt.format(a=a, b=b) for scene, a, b in rows], pa.string())
-
-    def answer(self, problems: Problems, result: Result) -> pa.Array:
-        sums = text_array(self.signed_number(problems, result)).to_pylist()
-        rows = zip(problems["scene"], sums, strict=True)
-        return pa.array([SCENES[scene].answer.format(sum=total) for scene, total in rows], pa.string())
+        return pa.array([SCENES[scene].format(a=a, b=b) + self.mark for scene, a, b in rows], pa.string())
 
     def parse(self, prompt: str) -> Problems:
         for scene, pattern in enumerate(self.patterns):
@@ -416,6 +410,31 @@ class Dialogue(Layout):
         raise self.not_a_prompt(prompt)
 
 
+class InContext(Dialogue):
+    """Scenes, and `A+B=` where the problem says that it is `bare`."""
+
+    name = "in_context"
+    description = "a sum inside a short scene in English, or bare; test rows have scenes of their own"
+
+    @property
+    def separators(self) -> list[str]:
+        return sorted({*super().separators, *Layout(self.notation).separators})
+
+    def choose(self, problems: Problems, split: str) -> Problems:
+        return {"bare": np.zeros(len(problems["noise"]), bool)} | super().choose(problems, split)
+
+    def prompt(self, problems: Problems) -> pa.Array:
+        texts = (prompts.to_pylist() for prompts in (Layout.prompt(self, problems), super().prompt(problems)))
+        rows = zip(problems["bare"], *texts, strict=True)
+        return pa.array([sum_ if bare else scene for bare, sum_, scene in rows], pa.string())
+
+    def parse(self, prompt: str) -> Problems:
+        if self.pattern.fullmatch(prompt):
+            return Layout.parse(self, prompt) | {"bare": np.ones(1, bool)}
+        return super().parse(prompt)
+
+
 LAYOUTS: dict[str, type[Layout]] = {
-    layout.name: layout for layout in (Layout, RandomSpace, IndexHints, Scratchpad, RecursiveScratchpad, Dialogue)
+    layout.name: layout
+    for layout in (Layout, RandomSpace, IndexHints, Scratchpad, RecursiveScratchpad, Dialogue, InContext)
 }
