@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from huggingface_hub.constants import HF_HOME
 from huggingface_hub.dataclasses import type_validator
-from peft import AutoPeftModelForCausalLM, IA3Config, PeftConfig, PeftModel, TaskType, get_peft_model
+from peft import IA3Config, PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
@@ -284,9 +284,10 @@ def load_model(folder: Path) -> PreTrainedModel | PeftModel:
         classifies = _architecture(folder).endswith("ForTokenClassification")
         auto = AutoModelForTokenClassification if classifies else AutoModelForCausalLM
         return auto.from_pretrained(folder, trust_remote_code=False)
-    base = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
-    with _loading(base), _quiet():
-        return AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    # PEFT's own Auto class would add random rows to the embeddings of a base whose tokenizer has more tokens than it.
+    base = load_base(str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path))
+    with _quiet():
+        return PeftModel.from_pretrained(base, folder)
 
 
 def _architecture(folder: Path) -> str:

@@ -246,12 +246,17 @@ def test_frozen_pairs_get_no_gradient_and_survive_reload(
 BIASES = [name for name, entry in ENCODINGS.items() if entry.biases and not entry.in_layers]
 
 
-def gradients(model: Any, tokens: torch.Tensor, **call: Any) -> list[torch.Tensor]:
-    """Logits, and what the loss asks of every parameter."""
+def gradients(model: Any, tokens: torch.Tensor, padding: int = 0, **call: Any) -> list[torch.Tensor]:
+    """Logits, and what the loss asks of every parameter; `padding` tokens on the left do not count."""
     model.zero_grad()
-    output = model(tokens, labels=tokens, **call)
+    real = torch.arange(tokens.shape[1]) >= padding
+    if padding:
+        call["attention_mask"] = real.long().expand_as(tokens)
+    # The first real token is predicted from padding.
+    labels = tokens.masked_fill(torch.arange(tokens.shape[1]) <= padding, -100)
+    output = model(tokens, labels=labels, **call)
     output.loss.backward()
-    return [output.logits.detach(), *(p.grad for p in model.parameters() if p.requires_grad)]
+    return [output.logits[:, real].detach(), *(p.grad for p in model.parameters() if p.requires_grad)]
 
 
 def same_gradients(sdpa: Any, eager: Any, tokens: torch.Tensor, **call: Any) -> None:
@@ -263,13 +268,12 @@ def same_gradients(sdpa: Any, eager: Any, tokens: torch.Tensor, **call: Any) -> 
 def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which ways the attention took, one entry an application of a layer."""
     taken: list[str] = []
+
+    def spy(name: str, call: Make) -> Make:
+        return lambda *args: taken.append(name) or call(*args)
+
     for name in ("distance_attention", "append_factors"):
-
-        def spy(*args: Any, name: str = name, call: Any = getattr(modeling_positional, name)) -> Any:  # noqa: B008
-            taken.append(name)
-            return call(*args)
-
-        monkeypatch.setattr(modeling_positional, name, spy)
+        monkeypatch.setattr(modeling_positional, name, spy(name, getattr(modeling_positional, name)))
     return taken
 
 
@@ -317,7 +321,7 @@ def test_gradients_of_lists_of_pairs_are_those_of_the_mask(
 ) -> None:
     sdpa, eager = (tiny_model(*pairs, attn_implementation=name, **fields) for name in ("sdpa", "eager"))
     same_gradients(sdpa, eager, long)
-    same_gradients(sdpa, eager, long, attention_mask=(torch.arange(77) >= 5).long().expand(2, -1).contiguous())
+    same_gradients(sdpa, eager, long, padding=5)
 
 
 def test_gradients_of_an_encoder_are_those_of_the_mask(tiny_model: Make, long: torch.Tensor, ways: list[str]) -> None:

@@ -441,7 +441,9 @@ def test_distance_attention_has_the_numeric_gradients(causal: bool) -> None:
     torch.manual_seed(0)
     leaves = [torch.randn(1, 2, 67, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     table = torch.randn(2, 133, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *x: distance_attention(*x, 0.7, causal), (*leaves, table), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda q, k, v, t: distance_attention(q, k, v, t, 0.7, causal), (*leaves, table), fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("name", LEARNABLE)

@@ -33,7 +33,13 @@ from hf_tasks.tasks import get_task
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 
 METRICS = Path(publishing.__file__).parent / "metrics"
-CODE = {"configuration_positional.py", "modeling_positional.py", "position_encodings.py", "position_ids.py"}
+CODE = {
+    "configuration_positional.py",
+    "distance_attention.py",
+    "modeling_positional.py",
+    "position_encodings.py",
+    "position_ids.py",
+}
 SUMS = get_task("addition", digits=(1, 3), reverse="answer", pad=True)
 
 

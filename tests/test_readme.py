@@ -35,7 +35,9 @@ def test_figures_of_the_adapters_are_the_committed_ones() -> None:
     assert shown == markdown_table(["length", "rows", "base", *names], rows)
 
 
-@pytest.mark.parametrize("recipe", ["lego-generalization", "lego-encodings", "lego-shortcut", "c-programs"])
+@pytest.mark.parametrize(
+    "recipe", ["lego-generalization", "lego-encodings", "lego-shortcut", "c-programs", "multiplication"]
+)
 def test_figures_of_chains_are_committed_ones(recipe: str) -> None:
     shown = README.partition(f"<!-- {recipe}:table -->\n")[2].partition(f"\n<!-- {recipe}:end -->")[0].splitlines()
     committed = results_markdown(json.loads((ROOT / "results" / recipe / "results.json").read_text()))

@@ -100,7 +100,6 @@ def test_unknown_recipe_and_preset() -> None:
     [
         "{digits: [1, 4], reverse: none, pad: false}",
         "{digits: [1, 4], format: scratchpad, reverse: answer, pad: false}",
-        "{digits: [1, 4], format: dialogue, reverse: answer, pad: false}",
     ],
 )
 def test_places_that_generation_cannot_know_are_refused(parameters: str) -> None:
