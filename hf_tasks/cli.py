@@ -5,6 +5,7 @@
 - torch and transformers are imported by the commands that need them, so that `list` and `--help` answer at once.
 """
 
+import os
 import shlex
 import sys
 from collections import Counter
@@ -450,6 +451,8 @@ def token(
 
 
 def _report(results: dict[str, Any], folder: Path) -> None:
+    if not results:  # another process of torchrun has them
+        return
     from hf_tasks.cards import results_table
 
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
@@ -481,6 +484,8 @@ def spread(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with 0, 2 (a user's mistake, a full disk) or 130 (interrupted)."""
+    if int(os.environ.get("RANK", 0)):  # of torchrun's processes the first speaks
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
