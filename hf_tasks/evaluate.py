@@ -2,7 +2,8 @@
 
 - An answer counts when the greedy generation, up to and with <eos>, is exactly right by the task's verifier. Nothing is
   teacher-forced.
-- Prompts are sorted by length into batches of at most so many tokens, padded on the left and decoded with a cache.
+- The prompts of all cells are sorted by length into batches of at most so many tokens, padded on the left and decoded
+  with a cache until the last row has stopped.
 - Every run keeps its cells in `cells.json` beside the model, so an interrupted evaluation goes on with the next run.
 - Test rows depend on nothing but the recipe: every model and seed answers the same questions.
 """
@@ -11,8 +12,9 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,23 @@ COMPLETIONS = "completions.jsonl"  # of a model of texts, beside its weights
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
 
 
-def batches(lengths: list[int], new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers by falling length, cut so that rows x (longest prompt + new tokens) stays under `batch_tokens`."""
-    rows = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    while rows:
-        count = max(1, batch_tokens // (lengths[rows[0]] + new_tokens))
-        yield rows[:count]
-        rows = rows[count:]
+def batches(lengths: list[int], new_tokens: list[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers, cut so that rows x (longest prompt + most new tokens) stays under `batch_tokens`.
+
+    They are sorted by what may be written, then by the prompt, the longest first: the steps of a batch are as many as
+    its longest answer takes, and its padding is what prompts differ in.
+    """
+    rows: list[int] = []
+    longest = 0
+    for row in sorted(range(len(lengths)), key=lambda i: (-new_tokens[i], -lengths[i], i)):
+        wider = max(longest, lengths[row])
+        if rows and (len(rows) + 1) * (wider + new_tokens[rows[0]]) > batch_tokens:
+            yield rows
+            rows, wider = [], lengths[row]
+        rows.append(row)
+        longest = wider
+    if rows:
+        yield rows
 
 
 @torch.no_grad()
@@ -50,42 +62,70 @@ def complete(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[str],
-    max_new_tokens: int,
+    max_new_tokens: int | list[int],
     batch_tokens: int = 65536,
+    advance: Callable[[int], None] | None = None,
 ) -> list[str | None]:
-    """Greedy completions without special tokens; None where <eos> did not come within `max_new_tokens`."""
+    """Greedy completions without special tokens; None where <eos> did not come within `max_new_tokens`.
+
+    Args:
+        model, tokenizer: what completes.
+        prompts: their beginnings.
+        max_new_tokens: of each, or of all.
+        batch_tokens: most tokens of a batch, padding and new ones included.
+        advance: told after every batch how many prompts it had.
+    """
     model.eval()
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     encoded = tokenizer(prompts)["input_ids"]
     completions: list[str | None] = [None] * len(prompts)
-    for rows in batches([len(ids) for ids in encoded], max_new_tokens, batch_tokens):  # type: ignore[arg-type]
+    for rows in batches([len(ids) for ids in encoded], limits, batch_tokens):  # type: ignore[arg-type]
         inputs = tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, padding_side="left", return_tensors="pt")
         inputs = inputs.to(model.device)
         output = model.generate(  # type: ignore[operator]
             **inputs,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=limits[rows[0]],
             do_sample=False,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
         for row, tokens in zip(rows, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            if tokenizer.eos_token_id in tokens:
+            if tokenizer.eos_token_id in tokens[: limits[row]]:
                 tokens = tokens[: tokens.index(tokenizer.eos_token_id)]
                 completions[row] = str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+        if advance is not None:
+            advance(len(rows))
     return completions
 
 
-def exact_matches(
+def judge(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    prompts: list[str],
+    questions: list[tuple[Task, list[str]]],
     max_new_tokens: int | None = None,
     batch_tokens: int = 65536,
+    advance: Callable[[int], None] | None = None,
+) -> list[list[bool]]:
+    """Whether each prompt of each task is answered exactly right; all are asked together.
+
+    Args:
+        model, tokenizer: what answers.
+        questions: tasks, and prompts of theirs.
+        max_new_tokens: of every answer; None: the longest answer of its task, and <eos>.
+        batch_tokens, advance: as in `complete`.
+    """
+    asked = [(task, prompt) for task, prompts in questions for prompt in prompts]
+    limits = [task.max_lengths[1] + 1 if max_new_tokens is None else max_new_tokens for task, _ in asked]
+    answers = complete(model, tokenizer, [prompt for _, prompt in asked], limits, batch_tokens, advance)
+    right = iter([a is not None and task.check(p, a) for (task, p), a in zip(asked, answers, strict=True)])
+    return [list(islice(right, len(prompts))) for _, prompts in questions]
+
+
+def exact_matches(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, prompts: list[str]
 ) -> list[bool]:
-    """Whether each prompt is answered exactly right."""
-    limit = task.max_lengths[1] + 1 if max_new_tokens is None else max_new_tokens
-    answers = complete(model, tokenizer, prompts, limit, batch_tokens)
-    return [a is not None and task.check(p, a) for p, a in zip(prompts, answers, strict=True)]
+    """Whether each prompt of one task is answered exactly right."""
+    return judge(model, tokenizer, [(task, prompts)])[0]
 
 
 def _questions(recipe: Recipe, name: str) -> Iterator[tuple[dict[str, Any], Task, list[str]]]:
@@ -152,15 +192,19 @@ def _clause_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTo
 
 def _answer_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Exact match at every length of the evaluation, its grid and hard cases."""
-    wanted, cells = recipe.evaluation, []
-    questions = list(_questions(recipe, name))
+    wanted = recipe.evaluation
+    places, tasks, prompts = zip(*_questions(recipe, name), strict=True)
     with Progress(transient=True) as progress:
-        bar = progress.add_task(f"evaluating {name}", total=len(questions))
-        for place, task, prompts in questions:
-            right = exact_matches(model, tokenizer, task, prompts, wanted.max_new_tokens, wanted.batch_tokens)
-            cells.append(cell(sum(right), len(right), place))
-            progress.advance(bar)
-    return cells
+        bar = progress.add_task(f"evaluating {name}", total=sum(map(len, prompts)))
+        found = judge(
+            model,
+            tokenizer,
+            list(zip(tasks, prompts, strict=True)),
+            wanted.max_new_tokens,
+            wanted.batch_tokens,
+            lambda count: progress.advance(bar, count),
+        )
+    return [cell(sum(right), len(right), place) for place, right in zip(places, found, strict=True)]
 
 
 def evaluate_model(recipe: Any, name: str, folder: Path) -> list[dict[str, Any]]:

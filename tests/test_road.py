@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerFast
 from hf_tasks.cards import results_table
 from hf_tasks.cli import main, spread
 from hf_tasks.errors import UserError
-from hf_tasks.evaluate import batches, complete, exact_matches
+from hf_tasks.evaluate import batches, complete, exact_matches, judge
 from hf_tasks.files import full_disk_as_os_error
 from hf_tasks.models import PositionalForCausalLM
 from hf_tasks.optimizer import parameter_groups
@@ -226,10 +226,13 @@ def test_streamed_rows_are_the_task_s_own(recipe: Recipe) -> None:
 
 
 def test_batches_hold_every_row_once_within_the_budget() -> None:
-    lengths = [5, 50, 7, 50, 1, 9]
-    made = list(batches(lengths, new_tokens=10, batch_tokens=60))
-    assert sorted(row for rows in made for row in rows) == list(range(6))
-    assert all(len(rows) == 1 or len(rows) * (max(lengths[i] for i in rows) + 10) <= 60 for rows in made)
+    lengths, limits = [5, 50, 7, 50, 1, 9, 20], [10, 10, 30, 10, 10, 30, 10]
+    made = list(batches(lengths, limits, batch_tokens=80))
+    assert sorted(row for rows in made for row in rows) == list(range(7))
+    for rows in made:
+        assert len(rows) == 1 or len(rows) * (max(lengths[i] for i in rows) + max(limits[i] for i in rows)) <= 80
+    # Those that may write most come first, each kind by falling length.
+    assert [row for rows in made for row in rows] == [5, 2, 1, 3, 6, 0, 4]
 
 
 class Parrot(PositionalForCausalLM):
@@ -261,6 +264,21 @@ def test_only_a_whole_right_answer_counts(recipe: Recipe, endless: bool) -> None
     assert right == [not endless, not endless, False, False, False]
     if not endless:
         assert complete(model, model.tokenizer, prompts, 5) == list(model.answers.values())
+        counted: list[int] = []
+        limits = [4, 4, 3, 1, 1]  # <eos> counts
+        found = complete(model, model.tokenizer, prompts, limits, batch_tokens=20, advance=counted.append)
+        assert found == ["510", None, "80", None, ""] and sum(counted) == 5 and len(counted) > 1
+
+
+def test_questions_of_many_tasks_are_judged_as_of_each_alone(recipe: Recipe) -> None:
+    model = Parrot(build_config(recipe, "ours"))
+    tasks = [recipe.task_at(digits) for digits in (1, 3)]
+    model.tokenizer, model.endless = build_tokenizer(recipe.get_task()), False
+    model.answers = {"9+9=": "82", "7+1=": "80", "001+100=": "1010", "123+001=": "421"}
+    prompts = [["9+9=", "7+1="], ["001+100=", "123+001="], []]
+    together = judge(model, model.tokenizer, list(zip([*tasks, tasks[0]], prompts, strict=True)), batch_tokens=32)
+    assert together == [[False, True], [True, False], []]
+    assert together[:2] == [exact_matches(model, model.tokenizer, *one) for one in zip(tasks, prompts, strict=False)]
 
 
 def _in_child(arguments: list[str], errors: Path) -> None:

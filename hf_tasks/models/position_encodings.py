@@ -342,8 +342,36 @@ class ScoreBias(PositionEncoding):
         bias = self.between(query_ids, key_ids)
         if self.absent is None:
             return bias
-        missing = (query_ids == ABSENT).long() + 2 * (key_ids == ABSENT).long()  # (B, Q, K): 0, 1, 2 or 3
+        missing = _missing(query_ids, key_ids)
         return torch.where((missing > 0)[:, None], _look_up(self.absent, (missing - 1).clamp(min=0)), bias)
+
+
+class TableBias(ScoreBias):
+    """Base of the biases that are a learned scalar a head and class of distances."""
+
+    by_distance = True
+    table: nn.Parameter
+
+    def index(self, distance: torch.Tensor) -> torch.Tensor:
+        """Signed distances -> which entry of the table, (heads, entries), is theirs."""
+        raise NotImplementedError
+
+    def at(self, distance: torch.Tensor) -> torch.Tensor:
+        return _look_up(self.table, self.index(distance))
+
+    def bias(self, query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
+        if self.absent is None:
+            return super().bias(query_ids, key_ids)
+        query_ids, key_ids = query_ids[:, :, None], key_ids[:, None, :]
+        # The scalars of absent ids are further entries: one look-up a head in place of two and a choice.
+        missing = _missing(query_ids, key_ids)
+        index = torch.where(missing > 0, self.table.shape[1] - 1 + missing, self.index(query_ids - key_ids))
+        return _look_up(torch.cat([self.table, self.absent], dim=1), index)
+
+
+def _missing(query_ids: torch.Tensor, key_ids: torch.Tensor) -> torch.Tensor:
+    """(B, Q, 1) and (B, 1, K) -> 0 where both are present, 1 without the query, 2 without the key, 3 without both."""
+    return (query_ids == ABSENT).long() + 2 * (key_ids == ABSENT).long()
 
 
 def _look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -390,15 +418,13 @@ class Alibi(ScoreBias):
 
 
 @position_encoding("t5")
-class T5(ScoreBias):
+class T5(TableBias):
     """A scalar a head and bucket, exact up to half of the buckets, then logarithmic (Raffel et al. 2020, 1910.10683).
 
     Args:
         buckets: number of buckets; a model that is not causal has half of them for either side.
         max_distance: where the last bucket begins.
     """
-
-    by_distance = True
 
     def __init__(self, shape: Shape, *, buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__(shape)
@@ -413,18 +439,18 @@ class T5(ScoreBias):
         super().reset_parameters()
         init.normal_(self.table, std=self.shape.std)
 
-    def at(self, distance: torch.Tensor) -> torch.Tensor:
+    def index(self, distance: torch.Tensor) -> torch.Tensor:
         ahead = distance < 0
         distance = (distance.abs() if self.both_sides else distance.clamp(min=0)).float()
         side = self.buckets // (2 if self.both_sides else 1)
         far = torch.log(distance.clamp(min=1) / self.exact) / math.log(self.max_distance / self.exact)
         far = (self.exact + (far * (side - self.exact)).long()).clamp(max=side - 1)
         bucket = torch.where(distance < self.exact, distance.long(), far)
-        return _look_up(self.table, bucket + ahead.long() * side * self.both_sides)
+        return bucket + ahead.long() * side * self.both_sides
 
 
 @position_encoding("clipped")
-class Clipped(ScoreBias):
+class Clipped(TableBias):
     """A learned scalar a head and signed distance, distances clipped: Shaw et al. 2018 (1803.02155) in scalar form.
 
     Args:
@@ -433,7 +459,6 @@ class Clipped(ScoreBias):
     """
 
     whole_only = True
-    by_distance = True
 
     def __init__(self, shape: Shape, *, clip: int = 16, initial: list[float] | None = None) -> None:
         super().__init__(shape)
@@ -451,8 +476,8 @@ class Clipped(ScoreBias):
         else:
             init.copy_(self.table, torch.tensor(self.initial, dtype=torch.float32).expand_as(self.table))
 
-    def at(self, distance: torch.Tensor) -> torch.Tensor:
-        return _look_up(self.table, distance.clamp(-self.clip, self.clip) + self.clip)
+    def index(self, distance: torch.Tensor) -> torch.Tensor:
+        return distance.clamp(-self.clip, self.clip) + self.clip
 
 
 @position_encoding("match")
