@@ -157,6 +157,7 @@ def corpus(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of what is asked for.")] = 0,
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight; 64, or 8 with embedded.")] = None,
+    words: Annotated[int | None, typer.Option(help="Verbs, nouns and adjectives of stories, so many of each.")] = None,
     attempts: Annotated[int, typer.Option(help="Answers that are read for a row, at most.")] = 4,
     max_tokens_total: Annotated[int | None, typer.Option(help="Stop before more tokens are used.")] = None,
     price: Annotated[
@@ -172,7 +173,7 @@ def corpus(
     from hf_tasks.corpora.diversity import diversity_markdown
     from hf_tasks.corpora.job import REPORT, TABLE, generate, write_report
 
-    asked, flying = get_corpus(name), concurrency or (8 if writer == "embedded" else 64)
+    asked, flying = get_corpus(name, words), concurrency or (8 if writer == "embedded" else 64)
     with _writer(writer, name, base_url, model) as who:
         report = generate(asked, who, rows, output, seed, flying, attempts, max_tokens_total, price, max_cost)
     rejected = ", ".join(f"{reason} {count}" for reason, count in report.rejections.most_common()) or "none"
@@ -231,7 +232,7 @@ def judge(
 
     The same command again continues; nothing is sampled or asked for twice.
 
-    Example: hf-tasks judge runs/tinystories-cpu/4-layers-seed0 --output grades --judge server --base-url
+    Example: hf-tasks judge runs/tinystories-cpu/2-layers-seed0 --output grades --judge server --base-url
     http://127.0.0.1:8000/v1 --model judge --reference runs/tinystories-cpu/1-layer-seed0
     """
     from hf_tasks.corpora.grading import PAGE, grading_markdown

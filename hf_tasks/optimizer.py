@@ -1,6 +1,8 @@
 """The optimizer of a run: parameters in groups, by AdamW alone or by Muon and AdamW together.
 
 - Encodings have learning rates of their own and no weight decay: a bias table has few entries, each behind a softmax.
+  The matrices between the embeddings and the head may have one as well: in a small model of texts the embeddings want
+  a higher one than that at which attention still learns to copy.
 - Muon trains the matrices between the embeddings and the head, AdamW the rest. Muon's updates are scaled to the size of
   AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate and one schedule serve both.
 """
@@ -51,19 +53,20 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def parameter_groups(model: torch.nn.Module, recipe: Experiment, args: Any) -> list[Group]:
     """Optimizer groups: encodings at their own learning rates without decay, matrices with decay, the rest without."""
-    names = {cls: name for name, cls in ENCODINGS.items()}
-    factors = {
+    names, inner = {cls: name for name, cls in ENCODINGS.items()}, _inner_matrices(model)
+    of_encodings = {
         id(parameter): recipe.encoding_lr_multiplier.get(names[type(module)], 1.0)
         for module in model.modules()
         if isinstance(module, PositionEncoding)
         for parameter in module.parameters()
     }
-    inner = _inner_matrices(model) if recipe.optimizer == MUON else set()
+    factors = dict.fromkeys(inner, recipe.matrix_lr_multiplier) | of_encodings
     groups: dict[tuple[float, float, bool], list[torch.nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            decay = args.weight_decay if parameter.ndim > 1 and id(parameter) not in factors else 0.0
-            key = (factors.get(id(parameter), 1.0), decay, id(parameter) in inner)
+            decay = args.weight_decay if parameter.ndim > 1 and id(parameter) not in of_encodings else 0.0
+            muon = recipe.optimizer == MUON and id(parameter) in inner
+            key = (factors.get(id(parameter), 1.0), decay, muon)
             groups.setdefault(key, []).append(parameter)
     return [
         {"params": members, "lr": args.learning_rate * factor, "weight_decay": decay, "muon": muon}

@@ -132,6 +132,7 @@ class Experiment:
         trainer: `TrainingArguments` fields.
         optimizer: "muon": matrices between embeddings and head by Muon, the rest by AdamW, see optimizer.py. None: what
             `trainer.optim` names.
+        matrix_lr_multiplier: factor of the learning rate of the matrices between embeddings and head.
         encoding_lr_multiplier: encoding name -> factor of the learning rate for its parameters; all parameters of
             encodings are trained without weight decay.
         seeds: trained when the command line names none.
@@ -145,6 +146,7 @@ class Experiment:
     model: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     optimizer: str | None = None
+    matrix_lr_multiplier: float = 1.0
     encoding_lr_multiplier: dict[str, float] = field(default_factory=dict)
     paper: list[PaperFigure] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -317,6 +319,7 @@ def check_shared(recipe: Experiment) -> None:
         raise UserError(f"{recipe.name}.seeds names no seed")
     sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
     check_positive(recipe.name, {
+        "matrix_lr_multiplier": recipe.matrix_lr_multiplier,
         **{f"encoding_lr_multiplier.{name}": factor for name, factor in recipe.encoding_lr_multiplier.items()},
         **{f"trainer.{key}": recipe.trainer.get(key) for key in sizes},
     })  # fmt: skip

@@ -55,6 +55,10 @@ def test_every_corpus_is_known_to_the_command_line(capsys: pytest.CaptureFixture
     ("options", "says"),
     [
         (["storys", "--writer", "grammar"], "unknown corpus 'storys'"),
+        (
+            ["textbook", "--writer", "grammar", "--words", "9"],
+            "words 9 is for tinystories, tinystories_instruct",
+        ),
         (["tinystories", "--writer", "gpt"], "unknown writer 'gpt'; known: embedded, grammar, server"),
         (["textbook", "--writer", "grammar"], "no grammar writes textbook, only tinystories"),
         (["tinystories", "--writer", "server"], "--writer server needs --base-url"),

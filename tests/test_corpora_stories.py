@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_tasks.corpora import get_corpus
 from hf_tasks.corpora.answers import find_object
 from hf_tasks.corpora.base import Parameters, Rejected, Request
 from hf_tasks.corpora.grammar import GrammarWriter, Story, _grammar, write_story
@@ -54,6 +55,17 @@ def test_the_vocabulary_is_about_that_of_the_paper_and_says_where_it_comes_from(
     assert 1500 <= sum(map(len, words.values())) <= 2500
     assert all(one.past and one.participle and one.use for one in words["verb"].values())
     assert all(re.fullmatch("[a-z]+", word) for part in PARTS_OF_SPEECH for word in words[part])
+
+
+def test_fewer_words_are_taken_evenly_from_the_vocabulary_and_the_rest_stays_as_it_is() -> None:
+    some = get_corpus("tinystories_instruct", words=5)
+    for part in PARTS_OF_SPEECH:
+        whole = list(vocabulary()[part])
+        assert some.axes[part] == [whole[place * len(whole) // 5] for place in range(5)]
+    assert some.axes["features"] == INSTRUCT.axes["features"]
+    for words in (0, min(map(len, vocabulary().values())) + 1):
+        with pytest.raises(UserError, match=f"^words {words} is out of range; give 1 to "):
+            get_corpus("tinystories", words=words)
 
 
 # Any grammar book; also lemminflect 0.2.3.

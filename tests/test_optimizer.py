@@ -56,6 +56,21 @@ def test_muon_trains_the_matrices_of_layers_alone() -> None:
     assert all(name.endswith(tuple(f"{end}.weight" for end in ends)) for name in names), names
 
 
+@pytest.mark.parametrize("settings", [[], SETTINGS], ids=["adamw", "muon"])
+def test_matrices_have_a_learning_rate_of_their_own(settings: list[str]) -> None:
+    model = small_model()
+    recipe = recipe_of(*settings, "matrix_lr_multiplier=0.25", "trainer.learning_rate=0.004")
+    groups = parameter_groups(model, recipe, training_arguments(recipe, "unused", 0))
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "embed" in name or name.endswith("bias"):
+            assert rates[id(parameter)] == 0.004, name
+        elif name.endswith("proj.weight"):
+            assert rates[id(parameter)] == 0.001, name
+    with pytest.raises(UserError, match="matrix_lr_multiplier must be positive, not 0"):
+        recipe_of("matrix_lr_multiplier=0")
+
+
 def test_its_steps_are_those_of_both_optimizers_alone() -> None:
     together, apart, recipe = small_model(), small_model(), recipe_of(*SETTINGS)
     args = training_arguments(recipe, "unused", 0)

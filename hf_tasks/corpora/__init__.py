@@ -16,7 +16,7 @@ from hf_tasks.corpora.grammar import GrammarWriter
 from hf_tasks.corpora.textbook import Textbook
 from hf_tasks.corpora.tinystories import TinyStories, TinyStoriesInstruct
 from hf_tasks.corpora.topics_qa import TopicsQA
-from hf_tasks.errors import unknown_name
+from hf_tasks.errors import UserError, unknown_name
 
 CORPORA: dict[str, type[Corpus]] = {
     cls.name: cls for cls in (TinyStories, TinyStoriesInstruct, Textbook, CodeExercises, TopicsQA)
@@ -28,12 +28,20 @@ GRAMMARS: dict[str, type[Writer]] = {
 }
 
 
-def get_corpus(name: str) -> Corpus:
+def get_corpus(name: str, words: int | None = None) -> Corpus:
     """The corpus of this name.
 
+    Args:
+        words: of stories: see `TinyStories`.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none; `words` out of range, or of a corpus that is asked for no words.
     """
     if name not in CORPORA:
         raise unknown_name("corpus", name, CORPORA, "see: hf-tasks list corpora")
-    return CORPORA[name]()
+    if words is None:
+        return CORPORA[name]()
+    stories = {known: cls for known, cls in CORPORA.items() if issubclass(cls, TinyStories)}
+    if name not in stories:
+        raise UserError(f"words {words} is for {', '.join(stories)}; of {name} leave it out")
+    return stories[name](words)

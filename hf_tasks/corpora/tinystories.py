@@ -17,6 +17,7 @@ from typing import ClassVar
 from hf_tasks.corpora.answers import find_object, object_schema
 from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Request, Row
 from hf_tasks.corpora.words import PARTS_OF_SPEECH, missing_words, words_of
+from hf_tasks.errors import UserError
 
 FEATURES = ("dialogue", "plot twist", "bad ending", "moral value", "foreshadowing", "conflict")
 NO_FEATURES = "none"
@@ -44,17 +45,30 @@ _SCHEMA = object_schema(story={"type": "string"}, summary={"type": "string"})
 class TinyStories(Corpus):
     """Short stories in the words of a small child, each of which uses a given verb, noun and adjective.
 
+    Args:
+        words: verbs, nouns and adjectives that stories are asked to use, so many of each, taken evenly from the
+            vocabulary; None: all of it. The fewer, the less text shows what becomes of each.
+
     Example: sit, kite, sunny, "dialogue, bad ending" -> a story of three to five paragraphs.
+
+    Raises:
+        UserError: `words` below 1, or more than there are.
     """
 
     name: ClassVar[str] = "tinystories"
+
+    def __init__(self, words: int | None = None) -> None:
+        most = min(len(words_of(part)) for part in PARTS_OF_SPEECH)
+        if words is not None and not 1 <= words <= most:
+            raise UserError(f"words {words} is out of range; give 1 to {most}, or leave it out for all of them")
+        self.words = words
 
     @property
     def axes(self) -> dict[str, Sequence[str]]:
         subsets = itertools.chain.from_iterable(
             itertools.combinations(FEATURES, size) for size in range(len(FEATURES) + 1)
         )
-        axes: dict[str, Sequence[str]] = {part: words_of(part) for part in PARTS_OF_SPEECH}
+        axes: dict[str, Sequence[str]] = {part: _evenly(words_of(part), self.words) for part in PARTS_OF_SPEECH}
         return axes | {"features": [", ".join(subset) or NO_FEATURES for subset in subsets]}
 
     @property
@@ -129,6 +143,10 @@ class TinyStoriesInstruct(TinyStories):
 
     def text(self, row: Row) -> str:
         return f"{row['instruction']}\n\n{row['story']}"
+
+
+def _evenly(words: list[str], count: int | None) -> list[str]:
+    return words if count is None else [words[place * len(words) // count] for place in range(count)]
 
 
 def prompt(parameters: Parameters) -> str:

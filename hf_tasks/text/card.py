@@ -101,7 +101,8 @@ def _said(name: str, source: Source) -> str:
     if source.corpus == PYTHON_FILES:
         kept = "" if source.quality is None else f" that the quality filter scores {source.quality} or higher"
         return f"`{name}`: snippets of the standard library of Python{kept}"
-    command = f"hf-tasks corpus {source.corpus} --writer grammar --rows {source.rows} --output {name}"
+    words = "" if source.words is None else f" --words {source.words}"
+    command = f"hf-tasks corpus {source.corpus} --writer grammar --rows {source.rows}{words} --output {name}"
     return f"`{name}`: {source.rows:,} rows of `{source.corpus}` asked of a grammar: `{command}`"
 
 

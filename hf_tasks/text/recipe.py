@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from hf_tasks.corpora import GRAMMARS
+from hf_tasks.corpora import GRAMMARS, get_corpus
 from hf_tasks.corpora.code_exercises import CodeExercises
 from hf_tasks.corpora.tinystories import TinyStoriesInstruct
 from hf_tasks.errors import UserError, unknown_name
@@ -29,12 +29,14 @@ class Source:
     Attributes:
         corpus: what a grammar writes, or "python_files", the standard library of this Python.
         rows: how many the grammar is asked for.
+        words: of its stories: verbs, nouns and adjectives that they are asked to use, so many of each; None: all.
         quality: of python_files: texts with a lower score of the quality filter are left out of training.
         dataset: a table of `hf-tasks corpus`, a folder, or a name on the Hub. config: of the dataset.
     """
 
     corpus: str | None = None
     rows: int | None = None
+    words: int | None = None
     quality: float | None = None
     dataset: str | None = None
     config: str | None = None
@@ -167,8 +169,11 @@ def _check_source(where: str, source: Source) -> None:
             raise unknown_name(f"corpus of {where} that a grammar writes", source.corpus, known, hint)
         if source.rows is None or source.rows < 1:
             raise UserError(f"{where}.rows must say how many rows the grammar is asked for, not {source.rows}")
+        get_corpus(source.corpus, source.words)
     elif source.rows is not None:
         raise UserError(f"{where}.rows is for a corpus; of a dataset all rows are read")
+    if source.words is not None and source.corpus in (None, PYTHON_FILES):
+        raise UserError(f"{where}.words is for stories that a grammar writes; leave it out")
     if source.quality is not None and source.corpus != PYTHON_FILES:
         raise UserError(f"{where}.quality is for {PYTHON_FILES}; filter others when they are built")
     if source.config is not None and source.dataset is None:

@@ -84,7 +84,8 @@ def _written(source: Source, folder: Path) -> Path:
     """The folder of a grammar's rows, written if they are not there."""
     with PartialState().main_process_first():  # the other processes find them
         if not (folder / TABLE).is_file():
-            report = generate(get_corpus(str(source.corpus)), GRAMMARS[str(source.corpus)](), source.rows or 0, folder)
+            asked = get_corpus(str(source.corpus), source.words)
+            report = generate(asked, GRAMMARS[asked.name](), source.rows or 0, folder)
             if report.kept + report.left_out < report.rows:
                 raise UserError(f"the rows of {str(folder)!r} could not all be written; run the same command again")
     return folder
