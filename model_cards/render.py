@@ -4,6 +4,7 @@
   a corpus of `datasets_scripts/arithmetic.py`, which is generated into a temporary folder for the purpose, and of
   `datasets_scripts/textbooks.py`, from its committed provenance. The other corpora take minutes to draw and get their
   cards where they are made.
+- The README's table of the papers' headlines is written as well; see reproduction.py.
 - A card is text; only the dataset's picture is binary, and it is left alone while its card is right.
 """
 
@@ -18,6 +19,7 @@ from hf_tasks.cards import render_dataset_card, render_model_card, render_recipe
 from hf_tasks.dataset import PICTURE, finished_splits
 from hf_tasks.files import write_bytes, write_text
 from hf_tasks.recipe import load_recipe, run_name
+from model_cards.reproduction import in_readme
 
 HERE = Path(__file__).parent
 BUILT = ("textbooks",)  # corpora that a small model wrote in part: not written again, their provenance is committed
@@ -71,6 +73,11 @@ def main() -> None:
             write_bytes(card.with_suffix(".png"), pictures[path])
         write_text(card, text)
         print(f"rendered model_cards/{path}")
+    readme = HERE.parent / "README.md"
+    before = readme.read_text("utf-8")
+    if (now := in_readme(before)) != before:
+        write_text(readme, now)
+        print("rendered the table of README.md")
 
 
 if __name__ == "__main__":

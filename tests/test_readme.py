@@ -12,6 +12,7 @@ import pytest
 
 from hf_tasks.cards import markdown_table, results_markdown, results_table
 from hf_tasks.text.card import text_markdown
+from model_cards.reproduction import BEGIN, END, in_readme
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,6 +50,12 @@ def test_figures_of_texts_are_committed_ones(recipe: str) -> None:
     shown = README.partition(f"<!-- {recipe}:table -->\n")[2].partition(f"\n<!-- {recipe}:end -->")[0].splitlines()
     committed = text_markdown(json.loads((ROOT / "results" / recipe / "results.json").read_text()))
     assert len(shown) > 3 and shown == [line for line in committed.splitlines() if line in shown]
+
+
+def test_the_table_of_the_papers_is_the_committed_figures() -> None:
+    assert in_readme(README) == README
+    shown = README.partition(BEGIN)[2].partition(END)[0].splitlines()
+    assert len(shown) > 6 and any("**not reached**" in line for line in shown)
 
 
 def test_headline_holds() -> None:
