@@ -56,6 +56,8 @@ bench: $(BENCH_STAMP)  ## speed, side by side with peers
 	$(BIN)/python -m benchmarks.lego
 	$(BIN)/python -m benchmarks.callback
 	$(BIN)/python -m benchmarks.corpora
+	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.scale
 
 # From another folder, so that the installed package is what answers and not the tree.
 wheel: $(STAMP)  ## build the wheel, install it into a venv of its own, run a smoke from it

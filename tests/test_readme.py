@@ -37,7 +37,8 @@ def test_figures_of_the_adapters_are_the_committed_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", ["lego-generalization", "lego-encodings", "lego-shortcut", "c-programs", "multiplication"]
+    "recipe",
+    ["lego-generalization", "lego-encodings", "lego-shortcut", "c-programs", "multiplication", "addition-in-context"],
 )
 def test_figures_of_chains_are_committed_ones(recipe: str) -> None:
     shown = README.partition(f"<!-- {recipe}:table -->\n")[2].partition(f"\n<!-- {recipe}:end -->")[0].splitlines()
