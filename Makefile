@@ -57,6 +57,7 @@ bench: $(BENCH_STAMP)  ## speed, side by side with peers
 	$(BIN)/python -m benchmarks.callback
 	$(BIN)/python -m benchmarks.corpora
 	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.trainer
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.scale
 
