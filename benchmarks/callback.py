@@ -12,18 +12,16 @@
 
 import inspect
 import json
-import platform
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from benchmarks.generation import hardware
+from benchmarks.generation import hardware, versions
 from hf_tasks.analysis.callback import ClauseCallback
 from hf_tasks.clauses import encode_clauses
 from hf_tasks.files import write_text
@@ -117,10 +115,7 @@ def main() -> None:
     result = {
         "command": "python -m benchmarks.callback",
         "hardware": hardware(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers")},
-        },
+        "versions": versions("torch", "transformers"),
         "threads": torch.get_num_threads(),
         "batch_size": BATCH,
         **DEFAULTS,

@@ -15,17 +15,15 @@ import asyncio
 import json
 import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.generation import hardware
+from benchmarks.generation import hardware, versions
 from hf_tasks.corpora.base import Corpus, Parameters, Reply, Request, Row
 from hf_tasks.corpora.cache import ReplyCache
 from hf_tasks.corpora.job import generate
@@ -206,10 +204,7 @@ def main() -> None:
         "command": "python -m benchmarks.corpora",
         "hardware": hardware(),
         "load_average": round(os.getloadavg()[0], 1),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("aiohttp", "pyarrow")},
-        },
+        "versions": versions("aiohttp", "pyarrow"),
     }
     for part in parts:
         result[part.__name__] = part()

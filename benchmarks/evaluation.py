@@ -12,18 +12,16 @@
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer
 
-from benchmarks.generation import hardware
+from benchmarks.generation import hardware, versions
 from hf_tasks.adapters import load_model
 from hf_tasks.evaluate import judge
 from hf_tasks.files import write_text
@@ -86,11 +84,10 @@ def main() -> None:
     print(f"{len(questions)} sums (made in {making:.0f} s, {right} right): {ratio:.1f} times as fast as one by one")
     if step > 1:
         return
-    packages = ("torch", "transformers")
     result = {
         "command": "python -m benchmarks.evaluation",
         "hardware": {**hardware(), "threads": torch.get_num_threads()},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "versions": versions("torch", "transformers"),
         "sums": len(questions),
         "right": right,
         "seconds_to_make_the_sums": round(making, 1),

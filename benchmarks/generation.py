@@ -108,10 +108,9 @@ def hardware() -> dict[str, Any]:
     return {"processor": next(iter(models), platform.machine()), "cores": cores}
 
 
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("numpy", "pyarrow", "reasoning-gym")
-    }
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python and some packages."""
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def main() -> None:
@@ -140,7 +139,7 @@ def main() -> None:
     result = {
         "command": "python -m benchmarks.generation",
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": versions("numpy", "pyarrow", "reasoning-gym"),
         "digits": DIGITS,
         "rows_per_second": speeds,
         "ratio": round(ratio, 1),

@@ -12,9 +12,7 @@
 """
 
 import json
-import platform
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.generation import ROUNDS, hardware, rows_per_second
+from benchmarks.generation import ROUNDS, hardware, rows_per_second, versions
 from hf_tasks.files import write_text
 from hf_tasks.tasks import get_task
 
@@ -77,7 +75,7 @@ def main() -> None:
     result = {
         "command": "python -m benchmarks.lego",
         "hardware": hardware(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "pyarrow")},
+        "versions": versions("numpy", "pyarrow"),
         "clauses": CLAUSES,
         "sentences_per_second": speeds,
         "ratio": round(ratio, 1),

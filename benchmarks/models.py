@@ -17,12 +17,10 @@
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.generation import hardware
+from benchmarks.generation import hardware, versions
 from hf_tasks.files import write_text
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM
 
@@ -330,11 +328,10 @@ def main() -> None:
         return  # a part is not kept
     on_gpu = wanted.device == "cuda"
     machine = {"gpu": torch.cuda.get_device_name()} if on_gpu else {**hardware(), "threads": torch.get_num_threads()}
-    packages = ("torch", "transformers", "x-transformers")
     result = {
         "command": "python -m benchmarks.models" + (" --device cuda" if on_gpu else ""),
         "hardware": machine,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "versions": versions("torch", "transformers", "x-transformers"),
         "shape": {"vocabulary": VOCABULARY, **SIZES[wanted.device]},
         "lengths": lengths,
     }

@@ -11,18 +11,16 @@
 import hashlib
 import json
 import os
-import platform
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generation import hardware
+from benchmarks.generation import hardware, versions
 from hf_tasks.files import write_text
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -77,10 +75,7 @@ def main() -> None:
         "workers": WORKERS,
         "hardware": hardware(),
         "load_average": round(os.getloadavg()[0], 1),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("datatrove", "numpy", "pyarrow")},
-        },
+        "versions": versions("datatrove", "numpy", "pyarrow"),
     }
     written = {}
     for name, command in COMMANDS.items():

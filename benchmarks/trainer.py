@@ -11,18 +11,16 @@
 """
 
 import json
-import platform
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, get_scheduler, set_seed
 
-from benchmarks.generation import hardware
+from benchmarks.generation import hardware, versions
 from hf_tasks.files import write_text
 from hf_tasks.models import PositionalForCausalLM
 from hf_tasks.optimizer import build_optimizer
@@ -101,8 +99,7 @@ def main() -> None:
     result = {
         "command": "python -m benchmarks.trainer",
         "hardware": {**hardware(), "threads": torch.get_num_threads()},
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "transformers", "accelerate", "datasets")},
+        "versions": versions("torch", "transformers", "accelerate", "datasets"),
         "steps": STEPS,
         "rows_per_step": recipe.trainer["per_device_train_batch_size"],
         "milliseconds_per_step": {name: round(statistics.median(of), 2) for name, of in found.items()},
