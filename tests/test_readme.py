@@ -24,6 +24,11 @@ def test_figures_are_the_committed_ones() -> None:
     assert shown == results_markdown(RESULTS)
 
 
+def test_figures_of_far_sums_are_the_committed_ones() -> None:
+    shown = README.partition("<!-- far:table -->\n")[2].partition("\n<!-- far:end -->")[0]
+    assert shown == results_markdown(json.loads((ROOT / "results" / "addition-extrapolation" / "far.json").read_text()))
+
+
 def test_figures_of_the_adapters_are_the_committed_ones() -> None:
     shown = README.partition("<!-- adapter:table -->\n")[2].partition("\n<!-- adapter:end -->")[0]
     folder = ROOT / "results" / "addition-adapter"
