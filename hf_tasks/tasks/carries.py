@@ -1,7 +1,9 @@
 """Pairs of operands on which carries travel far: they are rare among random numbers, and models fail on them first.
 
 A carry entering a place whose digits sum to 9 leaves it again, and so does a borrow where both digits are equal. A
-heavy row is made of stretches of such places, with a carry (or borrow) set off below each stretch.
+heavy row is made of stretches of such places, with a carry (or borrow) set off below each stretch by two digits whose
+sum (or difference) is anything that does so, equally likely. Among random digits 9 + 9 is rare, and 9 + 9 with a carry
+is written as the 9 of a place that only passes one on: networks that seldom saw it lose that carry.
 """
 
 import numpy as np
@@ -23,7 +25,7 @@ def make_heavy(
         borrow: for subtraction, where equal digits pass a borrow on.
 
     Returns:
-        the new digits, (rows, 2, places). The shorter operand keeps its digits but for those that must not be 0.
+        the new digits, (rows, 2, places). The shorter operand keeps its digits where a stretch does not begin.
     """
     rows = np.flatnonzero(rng.random(len(digits)) < share)
     if not len(rows):
@@ -38,8 +40,12 @@ def make_heavy(
     place = np.arange(places)
     starts &= place < short_length
 
-    short = np.where(starts, np.maximum(short, 1), short)
-    fitted = _fit_borrow(short, long, starts) if borrow else _fit_carry(short, long, starts)
+    # Sums of 10 to 18, or differences of 1 to 9.
+    excess = rng.integers(1, 10, starts.shape, dtype=digits.dtype)
+    first = rng.integers(excess, 10, dtype=digits.dtype)
+    second = first - excess if borrow else 9 + excess - first
+    short = np.where(starts, first, short)
+    fitted = np.where(starts, second, short if borrow else 9 - short)
     # The top digit of a number of several digits stays what it was where the fitted one would be 0.
     top_zero = (place == long_length - 1) & (fitted == 0) & (long_length > 1)
     fitted = np.where((place < long_length) & ~top_zero, fitted, long)
@@ -48,10 +54,3 @@ def make_heavy(
     digits[rows, order[:, 0]], digits[rows, order[:, 1]] = short, fitted
     return digits
 
-
-def _fit_carry(short: np.ndarray, long: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.where(starts, np.maximum(long, 10 - short), 9 - short)
-
-
-def _fit_borrow(short: np.ndarray, long: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.where(starts, np.minimum(long, short - 1), short)
