@@ -131,28 +131,28 @@ def exact_matches(
 def _questions(recipe: Recipe, name: str) -> Iterator[tuple[dict[str, Any], Task, list[str]]]:
     """Every cell of the evaluation: its slice, its task and its prompts."""
     wanted = recipe.evaluation
-    for length in wanted.lengths or [None]:
+    for length in recipe.lengths(name):
         task = recipe.task_at(length, name)
         size = wanted.size if isinstance(length, list) else wanted.sizes.get(length, wanted.size)
         yield slice_of(task, length), task, task.generate("test", size=size)["prompt"]  # type: ignore[misc]
     for a in wanted.grid:
         for b in wanted.grid:
-            task = recipe.task_at([a, b])
+            task = recipe.task_at([a, b], name)
             place = {**slice_of(task, [a, b]), "case": "grid"}
             yield place, task, task.generate("test", size=wanted.grid_size)["prompt"]  # type: ignore[misc]
     for length in wanted.hard_lengths:
-        task = recipe.task_at(length)
+        task = recipe.task_at(length, name)
         for family, table in task.hard_cases(size=wanted.hard_size).items():
-            if prompts := unseen(recipe, task, length, table["prompt"].to_pylist()):
+            if prompts := unseen(recipe.get_task(name), task, length, table["prompt"].to_pylist()):
                 yield {**slice_of(task, length), "case": family}, task, prompts
 
 
-def unseen(recipe: Recipe, task: Task, length: int, prompts: list[str]) -> list[str]:
+def unseen(trained: Task, task: Task, length: int, prompts: list[str]) -> list[str]:
     """The prompts that no training row can hold: longer ones all, others if their problem belongs to the test split.
 
     Families of a handful of problems (99...9 + 1) are not drawn from the test split, so this is theirs to need.
     """
-    if length > np.max(recipe.get_task().parameters()[task.length_parameter]):
+    if length > np.max(trained.parameters()[trained.length_parameter]):
         return prompts
     return [prompt for prompt in prompts if task.split_of(prompt) == "test"]
 
@@ -172,7 +172,7 @@ def slice_of(task: Task, length: Any) -> dict[str, Any]:
 def _clause_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Accuracy by depth at every length of the evaluation, of a token classifier."""
     wanted, cells, trained = recipe.evaluation, [], model.config.num_hidden_layers
-    lengths = wanted.lengths or [None]
+    lengths = recipe.lengths(name)
     with Progress(transient=True) as progress:
         bar = progress.add_task(f"evaluating {name}", total=len(lengths))
         for length in lengths:
@@ -322,7 +322,7 @@ def last_ceilings(recipe: Any) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     for name in recipe.models if recipe.head == TOKEN_CLASSIFICATION else []:
-        for length in recipe.evaluation.lengths:
+        for length in filter(None, recipe.lengths(name)):
             task = recipe.task_at(length, name)
             parameters = task.parameters()
             # Beside other chains or distractors the last clause is not the product of the sentence; and where clauses

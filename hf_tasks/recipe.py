@@ -92,6 +92,7 @@ class Section:
     Attributes:
         task: another one than the recipe's, of which then no parameters are taken over, for evaluation neither.
         parameters: of the task, laid over the recipe's, in training and evaluation.
+        lengths: of evaluation, in place of the recipe's.
         stock: an architecture of transformers ("bert", "albert"; the other keys are fields of its config), or a
             checkpoint of one, a folder or a name on the Hub.
         pretrained: begin from the weights of that checkpoint, and not from its config alone.
@@ -102,6 +103,7 @@ class Section:
 
     task: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+    lengths: list[Any] | None = None
     stock: str | None = None
     pretrained: bool = False
     mimic: Mimic | None = None
@@ -200,6 +202,11 @@ class Recipe(Experiment):
         span = [[d, d] for d in length] if isinstance(length, list) else [length, length]
         at = {} if length is None else {TASKS[task].length_parameter: span}
         return get_task(task, **{**parameters, **evaluated, **at})
+
+    def lengths(self, name: str) -> list[Any]:
+        """The lengths at which a model is evaluated; [None] for problems as in training."""
+        mine = self.section(name).lengths
+        return (self.evaluation.lengths if mine is None else mine) or [None]
 
     def _task(self, name: str | None) -> tuple[str, dict[str, Any], dict[str, Any]]:
         """Task, parameters, and those of evaluation alone."""

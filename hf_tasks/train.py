@@ -433,10 +433,10 @@ def _agreed_checkpoint(folder: Path) -> str | None:
     return found[0]
 
 
-def lengths_to_evaluate(recipe: Recipe) -> list[Any]:
-    """Every length that any part of the evaluation asks for, each cell of the grid included."""
+def lengths_to_evaluate(recipe: Recipe, name: str) -> list[Any]:
+    """Every length that any part of the evaluation of a model asks for, each cell of the grid included."""
     wanted = recipe.evaluation
-    return [*wanted.lengths, *([a, b] for a in wanted.grid for b in wanted.grid), *wanted.hard_lengths]
+    return [*recipe.lengths(name), *([a, b] for a in wanted.grid for b in wanted.grid), *wanted.hard_lengths]
 
 
 def check_it_fits(recipe: Any) -> None:
@@ -449,13 +449,28 @@ def check_it_fits(recipe: Any) -> None:
     """
     if recipe.head == TEXT:  # all but its texts was looked at on loading
         return
+    for where, lengths in {
+        f"{recipe.name}.evaluation": recipe.evaluation.lengths,
+        **{f"{recipe.name}.models.{name}": recipe.section(name).lengths or [] for name in recipe.models},
+    }.items():
+        if len({str(length) for length in lengths}) < len(lengths):
+            raise UserError(f"{where}.lengths names a length twice: {lengths}")
+    if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
+        raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
     if recipe.head == TOKEN_CLASSIFICATION:
         _check_classifiers(recipe)
         return
-    training, wanted = recipe.get_task(), recipe.evaluation
-    if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
-        raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
-    tasks = list(dict.fromkeys([training, *map(recipe.task_at, lengths_to_evaluate(recipe))]))
+    alike: dict[tuple[Task, ...], list[str]] = {}
+    for name in recipe.models:
+        tasks = [recipe.get_task(name), *(recipe.task_at(length, name) for length in lengths_to_evaluate(recipe, name))]
+        alike.setdefault(tuple(dict.fromkeys(tasks)), []).append(name)
+    for tasks, names in alike.items():
+        _check_answers(recipe, names, list(tasks))
+
+
+def _check_answers(recipe: Recipe, names: list[str], tasks: list[Task]) -> None:
+    """`check_it_fits` for causal models that share a task: that of training first, then those of evaluation."""
+    training, wanted = tasks[0], recipe.evaluation
     for task in tasks:
         needed = task.max_lengths[1] + 1
         if wanted.max_new_tokens is not None and needed > wanted.max_new_tokens:
@@ -466,10 +481,8 @@ def check_it_fits(recipe: Any) -> None:
     if wanted.every is not None:
         training.table("validation", size=1)
     for length in wanted.hard_lengths:
-        if not recipe.task_at(length).hard_cases(size=1):
+        if not recipe.task_at(length, names[0]).hard_cases(size=1):
             raise UserError(f"{recipe.name}.evaluation.hard_lengths: {training.name} has no hard cases at {length}")
-    if len({str(length) for length in wanted.lengths}) < len(wanted.lengths):
-        raise UserError(f"{recipe.name}.evaluation.lengths names a length twice: {wanted.lengths}")
     # Training lengths are mixed: the longest of many rows stands for them.
     tables = [training.table("train", size=256), *(task.table("test", size=1) for task in tasks)]
     texts = [max(map(str.__add__, *(t[c].to_pylist() for c in ("prompt", "answer"))), key=len) for t in tables]
@@ -481,9 +494,9 @@ def check_it_fits(recipe: Any) -> None:
     rows = get_tokenizer(training, recipe.base)(texts, padding=True, return_tensors="pt")
     longest = max(sum(task.max_lengths) for task in tasks) + 2
     if recipe.base is not None:
-        _check_base(recipe, recipe.base, rows, longest)
+        _check_base(recipe, names, training, rows, longest)
     else:
-        for name in recipe.models:
+        for name in names:
             _check_tables(build_config(recipe, name), f"{recipe.name}.models.{name}", rows, longest)
 
 
@@ -495,12 +508,10 @@ def _check_classifiers(recipe: Recipe) -> None:
             f"{recipe.name}: head {TOKEN_CLASSIFICATION} reads no base, and no evaluation.grid or hard_lengths: "
             "leave them out"
         )
-    if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
-        raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
     for name in recipe.models:
         where, section = f"{recipe.name}.models.{name}", recipe.section(name)
         training = recipe.get_task(name)
-        tasks = [training, *(recipe.task_at(length, name) for length in wanted.lengths or [None])]
+        tasks = [training, *(recipe.task_at(length, name) for length in recipe.lengths(name))]
         tokenizer = classifier_tokenizer(recipe, name)
         if section.stock is None and not all({*task.vocabulary} <= {*training.vocabulary} for task in tasks):
             raise UserError(
@@ -547,9 +558,10 @@ def _check_layers(where: str, layers_per_clause: int, config: Any, task: Task) -
         )
 
 
-def _check_base(recipe: Recipe, base: str, rows: BatchEncoding, longest: int) -> None:
+def _check_base(recipe: Recipe, names: list[str], task: Task, rows: BatchEncoding, longest: int) -> None:
     """Refuse a base that does not suit the task, and adapters that do not suit the base, by building each once."""
-    task, where, config = recipe.get_task(), f"{recipe.name}: base {base!r}", typing.cast(Any, load_base(base).config)
+    base: Any = recipe.base
+    where, config = f"{recipe.name}: base {base!r}", typing.cast(Any, load_base(base).config)
     window = getattr(config, "max_position_embeddings", None)
     if isinstance(config, PositionalConfig):
         _check_places(config, where, task)
@@ -557,7 +569,7 @@ def _check_base(recipe: Recipe, base: str, rows: BatchEncoding, longest: int) ->
         _check_tables(config, where, rows, longest)
     elif window is not None and longest > window:
         raise UserError(f"{where} takes {window} tokens, and problems take up to {longest}: use shorter lengths")
-    for name in recipe.models:
+    for name in names:
         _build_model(recipe, name)
 
 

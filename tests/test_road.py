@@ -198,6 +198,34 @@ def test_too_long_for_a_table_or_a_limit_is_refused_before_training(recipe_file:
         check_it_fits(load_recipe(str(recipe_file), settings=["evaluation.grid=[1,2]"]))
 
 
+def test_a_model_is_trained_and_measured_on_its_own_task_and_lengths(recipe_file: Path, tmp_path: Path) -> None:
+    own = [
+        "evaluation.grid=[]",
+        "evaluation.hard_lengths=[]",
+        "models.usual.task=multiplication",
+        "models.usual.parameters={digits: [[1, 3], [1, 1]], reverse: answer}",
+        "models.usual.lengths=[[3, 1], [6, 1]]",
+        "models.ours.task=copy",
+        "models.ours.parameters={length: [1, 4]}",
+    ]
+    recipe = load_recipe(str(recipe_file), settings=own)
+    assert recipe.task_at([6, 1], "usual").parameters()["digits"] == [[6, 6], [1, 1]]
+    results = run_recipe(recipe, [0], tmp_path / "out")
+    assert [(run["name"], [one["slice"] for one in run["cells"]]) for run in results["runs"]] == [
+        ("usual", [{"digits_a": 3, "digits_b": 1}, {"digits_a": 6, "digits_b": 1}]),
+        ("ours", [{"length": 2}, {"length": 5}]),
+    ]
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "out" / "ours-seed0")
+    assert "z" in tokenizer.get_vocab() and "9" not in tokenizer.get_vocab()
+    with pytest.raises(UserError, match=r"models\.usual\.lengths names a length twice: \[2, 2\]"):
+        check_it_fits(load_recipe(str(recipe_file), settings=[*own[:-2], "models.usual.lengths=[2, 2]"]))
+    with pytest.raises(UserError, match=r"hard_lengths: copy has no hard cases at 4"):
+        check_it_fits(load_recipe(str(recipe_file), settings=[own[0], "models.usual=null", *own[-2:]]))
+    too_short = "models.usual.positions=[{ids: sequential, encoding: learned, size: 8}]"
+    with pytest.raises(UserError, match="'learned' has size 8: raise size"):
+        check_it_fits(load_recipe(str(recipe_file), settings=[*own, too_short]))
+
+
 def test_a_refused_recipe_claims_no_folder(recipe_file: Path, tmp_path: Path) -> None:
     for setting, says in (
         ("evaluation.lengths=[2, 2]", "names a length twice"),

@@ -53,4 +53,3 @@ def make_heavy(
     digits = digits.copy()
     digits[rows, order[:, 0]], digits[rows, order[:, 1]] = short, fitted
     return digits
-
