@@ -60,11 +60,12 @@ def first_numbers(model: Any, tokenizer: Any, prompts: list[str], new_tokens: in
     return ["" if match is None else match[1].replace(",", "") for match in found]
 
 
-def measure(recipe: Any, model: Any, tokenizer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Text loss and first numbers of one model, at the lengths of the recipe and with these parameters of its task."""
+def measure(recipe: Any, name: str, model: Any, tokenizer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Text loss and first numbers of a model, at the lengths and on the task of the section `name`, with `parameters`."""
     cells = []
-    for length in recipe.evaluation.lengths:
-        task = type(recipe.task_at(length))(**{**recipe.task_at(length).parameters(), **parameters})
+    for length in recipe.lengths(name):
+        trained = recipe.task_at(length, name)
+        task = type(trained)(**{**trained.parameters(), **parameters})
         rows = task.generate("test", size=recipe.evaluation.size)
         # A comma every three digits, and one token to end with.
         numbers = first_numbers(model, tokenizer, list(rows["prompt"]), task.max_lengths[1] * 4 // 3 + 1)
@@ -76,7 +77,7 @@ def measure(recipe: Any, model: Any, tokenizer: Any, parameters: dict[str, Any])
 def compare(output: Path) -> dict[str, Any]:
     """Measure the base and every finished model of a run, and write `side_effects.json` into its folder.
 
-    The base is asked for sums as people write them, too (`base, not reversed`), which is all that it can know.
+    The base is asked for sums as people write them, which is all that it can know.
 
     Raises:
         UserError: the folder holds no run on a base.
@@ -84,13 +85,10 @@ def compare(output: Path) -> dict[str, Any]:
     if not (output / "recipe.yaml").is_file() or (recipe := read_recipe(output / "recipe.yaml")).base is None:
         raise UserError(f"{str(output)!r} holds no run with a base: give the output folder of one")
     tokenizer, base = get_tokenizer(recipe.get_task(), recipe.base), load_base(recipe.base)
-    found = {
-        "base": measure(recipe, base, tokenizer, {}),
-        "base, not reversed": measure(recipe, base, tokenizer, {"reverse": "none"}),
-    }
+    found = {"base": measure(recipe, next(iter(recipe.models)), base, tokenizer, {"reverse": "none"})}
     for name, seed, folder in finished_runs(recipe, output):
         own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        found[f"{name}, seed {seed}"] = measure(recipe, load_model(folder), own, {})
+        found[f"{name}, seed {seed}"] = measure(recipe, name, load_model(folder), own, {})
     text = f"Python {platform.python_version()}'s language reference, {WINDOWS} windows of {WINDOW} tokens"
     results = {"recipe": recipe.name, "text": text, "hardware": hardware(), "models": found}
     write_text(output / "side_effects.json", json.dumps(results, indent=1) + "\n")
