@@ -61,7 +61,7 @@ def first_numbers(model: Any, tokenizer: Any, prompts: list[str], new_tokens: in
 
 
 def measure(recipe: Any, name: str, model: Any, tokenizer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Text loss and first numbers of a model, at the lengths and on the task of the section `name`, with `parameters`."""
+    """Text loss and first numbers of a model, at the lengths and on the task of its section, with these parameters."""
     cells = []
     for length in recipe.lengths(name):
         trained = recipe.task_at(length, name)

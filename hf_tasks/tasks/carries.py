@@ -1,9 +1,10 @@
 """Pairs of operands on which carries travel far: they are rare among random numbers, and models fail on them first.
 
 A carry entering a place whose digits sum to 9 leaves it again, and so does a borrow where both digits are equal. A
-heavy row is made of stretches of such places, with a carry (or borrow) set off below each stretch by two digits whose
-sum (or difference) is anything that does so, equally likely. Among random digits 9 + 9 is rare, and 9 + 9 with a carry
-is written as the 9 of a place that only passes one on: networks that seldom saw it lose that carry.
+heavy row is made of stretches of such places. Below each stand two digits that set a carry (or borrow) off, by a sum of
+10 to 18 (or a difference of 1 to 9), all equally likely, or their complements, which stop one. Drawn like others the
+extremes would be rare, and once written they look like their neighbours: the 9 of 9 + 9 with a carry is that of a place
+that only passes one on, the 0 of 0 + 0 that of 5 + 5. Networks that seldom saw them lose or invent that carry.
 """
 
 import numpy as np
@@ -40,10 +41,12 @@ def make_heavy(
     place = np.arange(places)
     starts &= place < short_length
 
-    # Sums of 10 to 18, or differences of 1 to 9.
     excess = rng.integers(1, 10, starts.shape, dtype=digits.dtype)
     first = rng.integers(excess, 10, dtype=digits.dtype)
     second = first - excess if borrow else 9 + excess - first
+    # Not at the top, where a complement may be 0.
+    stops = (rng.random(starts.shape) < 0.5) & (place < short_length - 1)
+    first, second = (np.where(stops, 9 - side, side) for side in (first, second))
     short = np.where(starts, first, short)
     fitted = np.where(starts, second, short if borrow else 9 - short)
     # The top digit of a number of several digits stays what it was where the fitted one would be 0.
