@@ -275,7 +275,7 @@ def test_carry_heavy_rows_carry_far_and_keep_their_lengths(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["addition", "subtraction"])
 def test_extremes_are_not_rare_in_carry_heavy_rows(name: str) -> None:
-    """The headline hangs on it: of networks trained without, some lost the carry of 9 + 9 with a carry, at any length."""
+    """The headline hangs on it: networks trained without lost the carry of 9 + 9 with a carry, at any length."""
     rows = get_task(name, digits=(10, 10), carry_heavy=1.0).generate("train", 4000)
     pairs = [re.findall(r"\d+", str(prompt)) for prompt in rows["prompt"]]
     inner = np.array([[[int(digit) for digit in number[1:]] for number in pair] for pair in pairs])
