@@ -1,9 +1,8 @@
 """Render the committed cards from the committed results and the generators: `make cards`.
 
 - One card a model of `results/`, for the first seed (the one that `make demo` trains), and one for its recipe; one card
-  a corpus of `datasets_scripts/arithmetic.py`, which is generated into a temporary folder for the purpose, and of
-  `datasets_scripts/textbooks.py`, from its committed provenance. The other corpora take minutes to draw and get their
-  cards where they are made.
+  a corpus of `datasets_scripts/arithmetic.py`, which is generated into a temporary folder for the purpose, and of those
+  that take minutes to make, from their committed provenance.
 - The README's table of the papers' headlines is written as well; see reproduction.py.
 - A card is text; only the dataset's picture is binary, and it is left alone while its card is right.
 """
@@ -22,7 +21,7 @@ from hf_tasks.recipe import load_recipe, run_name
 from model_cards.reproduction import in_readme
 
 HERE = Path(__file__).parent
-BUILT = ("textbooks",)  # corpora that a small model wrote in part: not written again, their provenance is committed
+BUILT = ("lego", "programs", "textbooks")  # not made again, their provenance is in results/
 RESULTS = HERE.parent / "results"
 
 
