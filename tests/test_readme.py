@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_tasks.cards import markdown_table, results_markdown, results_table
+from hf_tasks.cards import length_of, markdown_table, results_markdown, results_table
 from hf_tasks.text.card import text_markdown
 from model_cards.reproduction import BEGIN, END, in_readme
 
@@ -39,6 +39,24 @@ def test_figures_of_the_adapters_are_the_committed_ones() -> None:
         for row, known in zip(adapted, base, strict=True)
     ]
     assert shown == markdown_table(["length", "rows", "base", *names], rows)
+
+
+def length_table() -> str:
+    """One row a task: ours by the length of its longest operand, and the usual network where training ended and behind."""
+    results = json.loads((ROOT / "results" / "length-generalization" / "results.json").read_text())
+    found: dict[str, dict[float, str]] = {}
+    for one in results["summary"]:
+        found.setdefault(one["name"], {})[length_of(one["slice"])] = f"{one['median']:.2f}"
+    lengths, rows = [10, 20, 50, 100, 200], []
+    for name in (name for name in found if not name.endswith("-usual")):
+        usual = found[f"{name}-usual"]
+        rows.append([name, *(found[name].get(n, "") for n in lengths), *(usual.get(n, "") for n in lengths[:2])])
+    return markdown_table(["task", *map(str, lengths), "usual, 10", "usual, 20"], rows)
+
+
+def test_figures_of_other_tasks_are_the_committed_ones() -> None:
+    shown = README.partition("<!-- length-generalization:table -->\n")[2].partition("\n<!-- length-generalization:end -->")[0]
+    assert shown == length_table()
 
 
 @pytest.mark.parametrize(
