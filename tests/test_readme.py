@@ -24,11 +24,6 @@ def test_figures_are_the_committed_ones() -> None:
     assert shown == results_markdown(RESULTS)
 
 
-def test_figures_of_far_sums_are_the_committed_ones() -> None:
-    shown = README.partition("<!-- far:table -->\n")[2].partition("\n<!-- far:end -->")[0]
-    assert shown == results_markdown(json.loads((ROOT / "results" / "addition-extrapolation" / "far.json").read_text()))
-
-
 def test_figures_of_the_adapters_are_the_committed_ones() -> None:
     shown = README.partition("<!-- adapter:table -->\n")[2].partition("\n<!-- adapter:end -->")[0]
     folder = ROOT / "results" / "addition-adapter"
@@ -87,7 +82,7 @@ def test_headline_holds() -> None:
     at_100 = {row["name"]: row for row in RESULTS["summary"] if row["slice"] == {"digits_a": 100, "digits_b": 100}}
     assert len(RESULTS["seeds"]) >= 5 and RESULTS["preset"] == "cpu"
     assert at_100["sequential+learned"]["max"] == 0.0
-    assert at_100["significance+clipped"]["median"] >= 0.99
+    assert at_100["significance+clipped"]["min"] >= 0.99
     assert max(run["train_examples"] for run in RESULTS["runs"]) <= 120_000
 
 
