@@ -34,16 +34,23 @@ def reproduction_markdown() -> str:
     return markdown_table(["paper", "best published since", "measured", "ours", "usual", "how it stands"], rows)
 
 
-def _figures(results: str, ours: str, usual: str, slices: list[str]) -> tuple[str, str, str]:
+def _figures(results: str, ours: str, slices: list[str], usual: str | None = None) -> tuple[str, str, str]:
     """Where, and the figures of both models below their names, median (minimum) where there are several seeds."""
     known: dict[str, Any] = json.loads((RESULTS / results / "results.json").read_text("utf-8"))
     rows = {row["slice"]: row for row in results_table(known)}
     where = _BREAK.join([f"[{results}](results/{results}/results.json)", *slices])
-    mine, theirs = (_BREAK.join([f"`{name}`", *(rows[place][name] for place in slices)]) for name in (ours, usual))
+    mine = _BREAK.join([f"`{ours}`", *(rows[place][ours] for place in slices)])
+    theirs = "" if usual is None else _BREAK.join([f"`{usual}`", *(rows[place][usual] for place in slices)])
     return where, mine, theirs
 
 
 def in_readme(readme: str) -> str:
-    """The README with the table as it is now."""
+    """The README with the table as it is now.
+
+    Raises:
+        ValueError: its place is not marked, once.
+    """
+    if [readme.count(mark) for mark in (BEGIN, END)] != [1, 1]:
+        raise ValueError(f"the README must hold {BEGIN.strip()!r} and {END.strip()!r} once each")
     before, _, rest = readme.partition(BEGIN)
     return before + BEGIN + reproduction_markdown() + END + rest.partition(END)[2]
