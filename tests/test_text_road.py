@@ -110,6 +110,14 @@ def test_who_starts_from_another_has_moved_on_from_its_weights(output: Path) -> 
     assert max(float((before[name] - untrained[name]).abs().max()) for name in before) > 0
 
 
+def test_the_fields_of_who_starts_from_another_are_the_other_s(recipe_file: Path, recipe: TextRecipe) -> None:
+    assert recipe.model_fields("grown") == {**recipe.model_fields("ours"), "num_hidden_layers": 2}
+    # Not every architecture calls its layers num_hidden_layers.
+    settings = ["models.after=null", "models.late.start_from=neo"]
+    late = load_recipe(str(recipe_file), settings=settings)
+    assert late.model_fields("late") == late.model_fields("neo") and not late.is_ours("late")
+
+
 def test_added_layers_add_nothing_at_first(output: Path) -> None:
     ours, grown = (AutoModelForCausalLM.from_pretrained(output / f"{name}-seed0") for name in ("ours", "grown"))
     assert [model.config.num_hidden_layers for model in (ours, grown)] == [1, 2]

@@ -44,7 +44,7 @@ def render_text_card(
         seed=seed,
         run=run,
         section=None if name is None else recipe.section(name),
-        ours=name is not None and _is_ours(recipe, name),
+        ours=name is not None and recipe.is_ours(name),
         source=repo_id or ("" if name is None else run_name(name, seed)),
         beginning=json.dumps(first[0]["beginning"], ensure_ascii=False),
         own="" if run is None else _own_table(run["cells"]),
@@ -87,11 +87,6 @@ def _place(row: dict[str, Any]) -> tuple[str, str, str]:
 
 def _corpora(recipe: TextRecipe) -> list[str]:
     return list(dict.fromkeys(source.corpus for source in recipe.sources.values() if source.corpus is not None))
-
-
-def _is_ours(recipe: TextRecipe, name: str) -> bool:
-    section = recipe.section(name)
-    return section.stock is None if section.start_from is None else _is_ours(recipe, section.start_from)
 
 
 def _said(name: str, source: Source) -> str:

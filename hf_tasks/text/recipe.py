@@ -129,9 +129,15 @@ class TextRecipe(Experiment):
         section = self.section(name)
         if section.start_from is not None:
             theirs = self.model_fields(section.start_from)
-            more = {"num_hidden_layers": theirs["num_hidden_layers"] + section.added_layers}
-            return {**theirs, **more} if section.added_layers else theirs
+            if section.added_layers:
+                theirs["num_hidden_layers"] += section.added_layers
+            return theirs
         return {key: value for key, value in self._whole(name).items() if key not in _SECTION_KEYS}
+
+    def is_ours(self, name: str) -> bool:
+        """Whether a model, or the one that it starts from, is of our architecture."""
+        section = self.section(name)
+        return section.stock is None if section.start_from is None else self.is_ours(section.start_from)
 
     def _whole(self, name: str) -> dict[str, Any]:
         """A model's own keys over those of all; fields of another architecture's config are left aside."""
@@ -217,11 +223,8 @@ def _check_model(recipe: TextRecipe, name: str, before: list[str]) -> None:
 
 def _can_grow(recipe: TextRecipe, name: str) -> bool:
     """Whether layers can be added to a model."""
-    section = recipe.section(name)
-    if section.start_from is not None:
-        return _can_grow(recipe, section.start_from)
     own = recipe.model_fields(name)
-    return section.stock is None and "num_hidden_layers" in own and not own.get("share_layers")
+    return recipe.is_ours(name) and "num_hidden_layers" in own and not own.get("share_layers")
 
 
 def _check_evaluation(recipe: TextRecipe) -> None:
