@@ -19,13 +19,16 @@ README = (ROOT / "README.md").read_text()
 RESULTS = json.loads((ROOT / "results" / "addition-extrapolation" / "results.json").read_text())
 
 
+def shown_table(name: str) -> str:
+    """What stands between the markers of a table."""
+    return README.partition(f"<!-- {name}:table -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
+
+
 def test_figures_are_the_committed_ones() -> None:
-    shown = README.partition("<!-- results:table -->\n")[2].partition("\n<!-- results:end -->")[0]
-    assert shown == results_markdown(RESULTS)
+    assert shown_table("results") == results_markdown(RESULTS)
 
 
 def test_figures_of_the_adapters_are_the_committed_ones() -> None:
-    shown = README.partition("<!-- adapter:table -->\n")[2].partition("\n<!-- adapter:end -->")[0]
     folder = ROOT / "results" / "addition-adapter"
     adapted, base = (results_table(json.loads((folder / name).read_text())) for name in ("results.json", "base.json"))
     names = ["full", "lora", "lora+encodings"]
@@ -33,7 +36,7 @@ def test_figures_of_the_adapters_are_the_committed_ones() -> None:
         [row["slice"], row["count"], known["full"], *(row[name] for name in names)]
         for row, known in zip(adapted, base, strict=True)
     ]
-    assert shown == markdown_table(["length", "rows", "base", *names], rows)
+    assert shown_table("adapter") == markdown_table(["length", "rows", "base", *names], rows)
 
 
 def length_table() -> str:
@@ -50,10 +53,7 @@ def length_table() -> str:
 
 
 def test_figures_of_other_tasks_are_the_committed_ones() -> None:
-    shown = README.partition("<!-- length-generalization:table -->\n")[2].partition(
-        "\n<!-- length-generalization:end -->"
-    )[0]
-    assert shown == length_table()
+    assert shown_table("length-generalization") == length_table()
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
     ],
 )
 def test_figures_of_chains_are_committed_ones(recipe: str) -> None:
-    shown = README.partition(f"<!-- {recipe}:table -->\n")[2].partition(f"\n<!-- {recipe}:end -->")[0].splitlines()
+    shown = shown_table(recipe).splitlines()
     committed = results_markdown(json.loads((ROOT / "results" / recipe / "results.json").read_text()))
     assert len(shown) > 5 and shown == [line for line in committed.splitlines() if line in shown]
 
 
 @pytest.mark.parametrize("recipe", ["tinystories", "textbooks", "code-quality"])
 def test_figures_of_texts_are_committed_ones(recipe: str) -> None:
-    shown = README.partition(f"<!-- {recipe}:table -->\n")[2].partition(f"\n<!-- {recipe}:end -->")[0].splitlines()
+    shown = shown_table(recipe).splitlines()
     committed = text_markdown(json.loads((ROOT / "results" / recipe / "results.json").read_text()))
     assert len(shown) > 3 and shown == [line for line in committed.splitlines() if line in shown]
 
