@@ -519,6 +519,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any]] = {
     "share_layers": ({}, True),
     "num_loops": (LOOPED, 4),
     "input_injection": (LOOPED, True),
+    "start_noise": ({**LOOPED, "input_injection": True}, 0.5),
     "is_causal": ({}, False),
     "qkv_conv_kernel": ({}, 3),
     "attention_scaling": ({}, "log_length"),
@@ -659,6 +660,8 @@ def test_every_field_of_a_pair_matters(name: str, field: str, tiny_model: Make, 
         ({"share_layers": True, "num_hidden_layers": 4, "num_loops": 3}, "num_loops above 1 .*not 3 for"),
         ({"share_layers": True, "num_loops": 1}, "num_loops above 1 .*not 1"),
         ({"input_injection": True}, "input_injection .* needs share_layers: true"),
+        ({"start_noise": -1.0}, "start_noise must be 0 or more, not -1.0"),
+        ({"start_noise": 1.0}, "start_noise 1.0 drowns .* needs input_injection: true"),
         ({"parallel_block": True, "norm_position": "post"}, "norm_position must be pre or sandwich, not post"),
         ({"answer_width": [1]}, r"answer_width is two numbers \(times, plus\), not \[1\]"),
         ({"digit_token_ids": [3, 20]}, r"digit_token_ids \[20\] are no tokens: vocab_size is 20"),
@@ -1093,6 +1096,14 @@ def test_dropout_is_on_in_training_alone(tiny_model: Make, batch: torch.Tensor) 
     dropped, plain = (tiny_model(("token", "t5"), dropout=rate) for rate in (0.5, 0.0))
     assert torch.equal(dropped(batch).logits, plain(batch).logits)
     assert not torch.equal(dropped.train()(batch).logits, dropped(batch).logits)
+
+
+def test_start_noise_is_on_the_first_state_in_training_alone(tiny_model: Make, batch: torch.Tensor) -> None:
+    fields = {"kind": PositionalModel, "share_layers": True, "num_loops": 2, "input_injection": True}
+    noisy, plain = (tiny_model(("token", "t5"), start_noise=noise, **fields) for noise in (3.0, 0.0))
+    assert torch.equal(noisy(batch).last_hidden_state, plain(batch).last_hidden_state)
+    before = [model.train()(batch, output_hidden_states=True).hidden_states[0] for model in (noisy, plain)]
+    assert 2.5 < (before[0] - before[1]).std() < 3.5
 
 
 @covered

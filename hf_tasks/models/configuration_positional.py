@@ -100,6 +100,9 @@ class PositionalConfig(PreTrainedConfig):
         parallel_block: attention and MLP read the same normalised input and are added together (phi-1).
         share_layers: one set of layers applied again. num_loops: how many times; `num_hidden_layers` unless given, so
             that one layer serves all depths (ALBERT). input_injection: the embeddings are added again before each loop.
+            start_noise: standard deviation of what is added, in training, to the state that the first loop begins with,
+            so that loops must come to the answer from any state: without it a chain of guesses about what is not yet
+            known can hold out against what comes to be known.
         is_causal: False makes an encoder.
         qkv_conv_kernel: width of a depthwise convolution along the sequence over queries, keys and values, one filter
             a channel and no bias, before they are turned (Primer's MDHA, So et al. 2021, arXiv 2109.08668; the first
@@ -138,6 +141,7 @@ class PositionalConfig(PreTrainedConfig):
     share_layers: bool = False
     num_loops: int | None = None
     input_injection: bool = False
+    start_noise: float = 0.0
     is_causal: bool = True
     qkv_conv_kernel: int | None = None
     attention_scaling: Literal["none", "log_length"] = "none"
@@ -196,6 +200,10 @@ class PositionalConfig(PreTrainedConfig):
             _require(self.num_loops == 1, f"num_loops {self.num_loops} needs share_layers: true")
             _require(not self.input_injection, "input_injection adds the embeddings again before every loop: it needs "
                                                "share_layers: true")  # fmt: skip
+        _require(self.start_noise >= 0, f"start_noise must be 0 or more, not {self.start_noise}")
+        fits = not self.start_noise or self.input_injection
+        _require(fits, f"start_noise {self.start_noise} drowns what only the first loop sees: it needs input_injection: "
+                       "true")  # fmt: skip
         fits = not (self.parallel_block and self.norm_position == "post")
         _require(fits, "parallel_block reads one normalised input: norm_position must be pre or sandwich, not post")
         kernel = self.qkv_conv_kernel

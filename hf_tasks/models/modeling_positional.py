@@ -647,6 +647,8 @@ class PositionalModel(PositionalPreTrainedModel):
                 embeds = embeds + encoding.embed(ids, embeds)
         embeds = self.dropout(embeds)
         hidden_states = embeds
+        if self.training and self.config.start_noise:
+            hidden_states = hidden_states + self.config.start_noise * torch.randn_like(hidden_states)
         for depth in range(self.config.num_hidden_layers):
             index = depth % len(self.layers)
             if self.config.input_injection and depth and index == 0:
