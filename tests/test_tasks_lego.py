@@ -46,6 +46,8 @@ CASES: dict[str, dict[str, Any]] = {
     "points": {"group": "S4", "action": "natural", "clauses": (4, 8), "depth": (2, 4), "query": False},
     "table": {"group": [[(g + h + 1) % 3 for h in range(3)] for g in range(3)],
               "action": [[(x + g + 1) % 3 for x in range(3)] for g in range(3)]},
+    "arrow": {"format": "arrow", "group": "D3", "order": "forward", "alphabet": 104, "clauses": (4, 9)},
+    "arrow-dag": {"format": "arrow", "graph": "dag", "group": "A4", "query": False},
     "words": {"format": "words", "graph": "dag", "order": "reverse", "chains": 2, "group": "Z5"},
     "words-z2": {"format": "words", "query": False, "clauses": (2, 9), "alphabet": 30},
     "code": {"format": "code", "group": "Z2xD3", "graph": "tree", "clauses": (5, 9)},
@@ -143,6 +145,8 @@ def clauses_of(task: Lego, row: dict) -> list[list[str]]:
     found = []
     for start, end in zip(row["clause_starts"], row["clause_ends"], strict=True):
         variable, _, rest = row["prompt"][start:end].partition(n.equals)
+        if n.variable_last:
+            variable, rest = rest.removesuffix(n.end), variable
         element = next(element for element in n.elements if rest.startswith(element))
         parts = rest[len(element) :].split(n.times) if n.times else [rest[len(element) :]]
         found.append([variable, element, *(name for part in parts for name in re.findall(r"[a-z]\d*|\d+", part))])
@@ -321,6 +325,8 @@ def test_alphabets_beyond_the_letters() -> None:
         ({"group": "D3", "graph": "dag"}, "c=R1ba;a=R11;b=S01;c?", "S0"),  # R1 S0 R1 = S1 R1
         ({"query": False}, "c=-b;b=-a;a=-1;", "-+-"),
         ({"alphabet": 40}, "c1=-b;b=-a1;a1=-1;c1?", "-"),
+        ({"format": "arrow"}, "-b>c;-a>b;-1>a;c?", "-"),
+        ({"format": "arrow", "group": "D3", "graph": "dag"}, "R1ba>c;R11>a;S01>b;c?", "S0"),
         ({"format": "words"}, "a is minus b. b is minus 1. What is a?", "plus"),
         ({"format": "words", "query": False}, "a is minus b. b is minus 1. ", "plus, minus"),
         ({"format": "words", "group": "Z3"}, "a is R2 of b. b is R2 of 1. What is a?", "R1"),
@@ -394,6 +400,8 @@ def in_format(task: Lego, row: dict, order: list[int]) -> str:
     """The clauses of a row in another order, and the question if the task has one (for the first variable)."""
     n = task._notation
     texts: list[str] = [row["prompt"][row["clause_starts"][i] : row["clause_ends"][i]] for i in order]
+    if n.variable_last:
+        texts = [re.sub("(.*)=(.*);", r"\2=\1;", clause) for clause in texts]
     names: dict[str, str] = {"=": n.equals, "+": n.elements[0], "-": n.elements[1], ";": n.end}
     text = "".join(names.get(c, c) for clause in texts for c in clause)
     if n.last:
@@ -470,6 +478,7 @@ def test_prompts_of_other_lengths_orders_and_shapes_are_read() -> None:
         ({"format": "bert", "query": False}, "a = not 0 ,", "the same clauses are written 'a = val 0 ,'"),
         ({"format": "bert", "query": False}, "a = val 0 ,b = val a ,", "are written 'a = val 0 , b = val a ,'"),
         ({"format": "words"}, "a is minus 1. b is plus a.What is b?", "something is no clause"),
+        ({"format": "arrow"}, "a=-1;a?", "something is no clause; clauses look like '-b>a;'"),
         ({"format": "code"}, "a = -1\nprint(a)", "something is no clause"),
     ],
 )
@@ -562,7 +571,7 @@ def test_lists_have_the_same_types_whatever_the_rows(task: Lego) -> None:
         ({"asked": (3, 5), "graph": "tree"}, "some of these sentences have no chain of more than 2"),
         ({"asked": (5, 5), "clauses": (4, 8)}, "some of these sentences have no chain of more than 4"),
         ({"query": 1}, "query=1: give true or false"),
-        ({"format": "python"}, "unknown format of lego 'python'; known: bert, code, cot, symbolic, words"),
+        ({"format": "python"}, "unknown format of lego 'python'; known: arrow, bert, code, cot, symbolic, words"),
         ({"format": "cot", "query": False}, "format='cot' .* needs query=true"),
         ({"format": "bert"}, "format='bert' needs query=False, not 'True'"),
         ({"format": "bert", "query": False, "group": "D3"}, "format='bert' needs group='Z2', not 'D3'"),
@@ -577,7 +586,7 @@ def test_bad_parameters_are_refused_in_one_line(parameters: dict, message: str) 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("format", ["symbolic", "words", "code", "bert"])
+@pytest.mark.parametrize("format", ["symbolic", "arrow", "words", "code", "bert"])
 def test_read_at_its_end_a_clause_is_behind_the_model(format: str) -> None:
     parameters = {"clauses": (3, 5), "format": format, "query": False}
     parameters |= {"order": "forward"} if format == "code" else {}

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from hf_tasks.analysis.forward import all_asked, asked_only, predict, read
+from hf_tasks.analysis.forward import all_asked, asked_only, own_randomness, predict, read
 from hf_tasks.analysis.heads import MASSES, score_heads
 from hf_tasks.analysis.shortcuts import accuracy_by_depth, accuracy_grid
 from hf_tasks.clauses import clause_batch
@@ -52,7 +51,7 @@ class ClauseCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.heads:
-            with _own_randomness(kwargs["model"]):
+            with own_randomness(kwargs["model"]):
                 score_heads(kwargs["model"], [self.first], MASSES, nulls=False)  # fails now or never
         file = Path(args.output_dir) / FILE
         if state.is_world_process_zero and file.is_file():
@@ -62,7 +61,7 @@ class ClauseCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.every:
             return
-        with _own_randomness(kwargs["model"]):
+        with own_randomness(kwargs["model"]):
             entry = {"step": state.global_step, **self.look(kwargs["model"])}
         state.log_history.append(entry)
         if state.is_world_process_zero:
@@ -84,12 +83,6 @@ class ClauseCallback(TrainerCallback):
             scores = score_heads(model, [self.batch], MASSES, nulls=False)
             entry["heads"] = {name: np.nanmean(of.values, -1).round(4).tolist() for name, of in scores.items()}
         return entry
-
-
-def _own_randomness(model: Any) -> Any:
-    """A context in which random numbers are drawn without training missing them."""
-    devices = [model.device] if model.device.type == "cuda" else []
-    return torch.random.fork_rng(devices=devices)
 
 
 def _step(line: str) -> float:

@@ -2,8 +2,8 @@
 
 - The token of a clause's element is exchanged, or the clause is cut out; every other character stays, so that one
   change alone is behind what the model says then. The labels are the task's own answer to the edited text.
-- How an element is written is read off the rows (column `elements`): it is the third token of its clause, in every
-  format. Where a root is written otherwise, roots are left alone.
+- How an element is written is read off the rows (column `elements`), in the place that the task names (`element_token`).
+  Where a root is written otherwise, roots are left alone.
 - The target is the deepest clause whose value is asked. Sentences whose target the model gets wrong cannot tell
   anything and are left out.
 """
@@ -25,7 +25,6 @@ from hf_tasks.tasks import Task
 
 Row = dict[str, Any]
 AT_ONCE = 64  # sentences in a batch
-ELEMENT = 2  # which token of a clause is its element
 
 
 class Editor:
@@ -40,6 +39,7 @@ class Editor:
             raise UserError(
                 f"clauses of task {task.name} have no column elements, so none can be exchanged for another"
             )
+        self.element: int = task.element_token  # type: ignore[attr-defined]
         kept = ["prompt", *COLUMNS, "elements", "second_parents"]
         self.rows: list[Row] = table.select(kept).to_pylist()
         # All values at once: the same sentences without a question.
@@ -55,7 +55,7 @@ class Editor:
                     self._span(row, clause)[2]
                 )
         if any(len(written) > 1 for written in inner.values()):
-            raise UserError(f"task {task.name} does not write the element as the third token of a clause: {inner}")
+            raise UserError(f"task {task.name} writes one element in several ways: {inner}")
         self.roots_too = all(roots[element] == inner.get(element, roots[element]) for element in roots)
         known = {**roots, **inner} if self.roots_too else inner
         self.spellings = {element: written for element, (written,) in known.items()}
@@ -64,7 +64,8 @@ class Editor:
         """Where the element of a clause stands in the prompt, and how it is written."""
         begin = row["clause_starts"][clause]
         tokens = [*self.cut.finditer(row["prompt"], begin, row["clause_ends"][clause])]
-        return tokens[ELEMENT].start(), tokens[ELEMENT].end(), tokens[ELEMENT][0]
+        element = tokens[self.element]
+        return element.start(), element.end(), element[0]
 
     def editable(self, row: Row) -> list[int]:
         """The clauses whose element can be exchanged."""

@@ -45,6 +45,12 @@ def looking_into(model: PreTrainedModel, maps: bool = False) -> Iterator[None]:
             module.training = mode
 
 
+def own_randomness(model: Any) -> Any:
+    """A context in which random numbers are drawn without training missing them."""
+    devices = [model.device] if model.device.type == "cuda" else []
+    return torch.random.fork_rng(devices=devices)
+
+
 def logits(model: PreTrainedModel, batch: ClauseBatch, **wanted: Any) -> Any:
     """The model's output on a batch that lies on its device."""
     return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **wanted)

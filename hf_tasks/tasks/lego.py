@@ -50,6 +50,7 @@ class Notation:
         values: (X,), the tokens of each point's name.
         comma: between the values of all clauses; "" if nothing is.
         roots_by_value: whether a root is written as the identity acting on its value.
+        variable_last: whether what is computed stands before what it is called, `equals` between them.
     """
 
     equals: str
@@ -62,6 +63,7 @@ class Notation:
     comma: str
     last: str = ""
     roots_by_value: bool = False
+    variable_last: bool = False
 
 
 def _symbolic(group: Group, action: Action) -> Notation:
@@ -76,6 +78,11 @@ def _symbolic(group: Group, action: Action) -> Notation:
         values=tuple((point,) for point in action.names),
         comma="",
     )
+
+
+def _arrow(group: Group, action: Action) -> Notation:
+    """`-1>b;+b>a;a?`: a causal model knows the value when it comes to the variable."""
+    return replace(_symbolic(group, action), equals=">", variable_last=True)
 
 
 def _words(group: Group, action: Action) -> Notation:
@@ -130,7 +137,7 @@ def _in_line(cells: np.ndarray) -> np.ndarray:
     return cells.reshape(len(cells), prod(cells.shape[1:]))
 
 
-FORMATS = {"symbolic": _symbolic, "words": _words, "code": _code, "cot": _symbolic, "bert": _bert}
+FORMATS = {"symbolic": _symbolic, "arrow": _arrow, "words": _words, "code": _code, "cot": _symbolic, "bert": _bert}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +162,7 @@ class Lego(Task):
             "second_half" (deeper than half of the sentence's longest chain) or (lo, hi).
         query: True: the prompt ends in a question for one variable, drawn from the asked ones. False: the answer is
             the values of all clauses in the order of the text.
-        format: "symbolic", "words", "code" (Python, if the group is Z2 on itself and the order forward), "cot"
+        format: "symbolic", "arrow" (`-1>b;+b>a;`, the variable last), "words", "code" (Python, if the group is Z2 on itself and the order forward), "cot"
             (symbolic, and the answer is every clause that the value needs, resolved, by depth from the root on and, of
             equal depth, in the order of the text) or "bert" (token for token the official data under the tokenizer of
             bert-base-uncased).
@@ -291,6 +298,11 @@ class Lego(Task):
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple("".join(value) for value in self._notation.values)
+
+    @property
+    def element_token(self) -> int:
+        """Which token of a clause, from 0, is its element."""
+        return 0 if self._notation.variable_last else 2
 
     def number_format(self) -> dict[str, Any]:
         return {
@@ -486,7 +498,7 @@ class Lego(Task):
         return text_array(_in_line(self._characters[tokens]))
 
     def _sentence(self, problems: Problems) -> np.ndarray:
-        """The tokens of every clause, (rows, clauses, slots) in the order of the text; the first is its variable."""
+        """The tokens of every clause, (rows, clauses, slots) in the order of the text; the last slot closes it."""
         n, order = self._notation, problems["order"]
         variables = self._numbers(self._variables)[problems["variables"]]
         parents, elements, constants = problems["parents"], problems["elements"], problems["constants"]
@@ -495,9 +507,8 @@ class Lego(Task):
             constants = self._action.table[elements, constants]
             elements = np.where(root, self._group.identity, elements)
         above = np.take_along_axis(variables, np.maximum(parents, 0), axis=1)
+        name: list[np.ndarray | int] = [variables, self._ids[n.equals]]
         slots: list[np.ndarray | int] = [
-            variables,
-            self._ids[n.equals],
             self._numbers(n.elements)[elements],
             np.where(parents < 0, self._numbers(n.constants)[constants], above),
         ]
@@ -505,6 +516,7 @@ class Lego(Task):
             second = problems["second_parents"]
             slots.append(np.where(second < 0, 0, self._ids[n.times]))
             slots.append(np.where(second < 0, 0, np.take_along_axis(variables, np.maximum(second, 0), axis=1)))
+        slots = [*slots, *reversed(name)] if n.variable_last else [*name, *slots]
         slots.append(self._ids[n.end])
         tokens = np.empty((*order.shape, len(slots)), np.int64)
         for slot, values in enumerate(slots):
@@ -571,8 +583,10 @@ class Lego(Task):
         chance = noise_integers(problems["noise"], count, 2**31)
         query = np.argmax(np.where(asked, chance, -1), axis=1)
         sentence = self._sentence(problems)
-        widths = np.array([len(token) for token in self._ids])[sentence].sum(axis=2)
-        ends = np.cumsum(widths, axis=1)
+        widths = np.array([len(token) for token in self._ids])[sentence]
+        ends = np.cumsum(widths.sum(axis=2), axis=1)
+        starts = ends - widths.sum(axis=2)
+        read_out = -1 if self.read_at == "end" else -2 if self._notation.variable_last else 0
         place = np.empty_like(problems["order"])
         np.put_along_axis(place, problems["order"], np.arange(count)[None], axis=1)
         is_main = np.arange(count) < problems["main"][:, None]
@@ -601,8 +615,8 @@ class Lego(Task):
             pa.array(problems["clauses"].astype(np.int32)),
             pa.array(deepest.astype(np.int32)),
             lists(of_text(values)),
-            lists(ends - (widths if self.read_at == "variable" else self._end_widths(problems))),
-            lists(ends - widths),
+            lists(starts + widths[:, :, :read_out].sum(axis=2)),
+            lists(starts),
             lists(ends),
             lists(of_text(depths)),
             lists(place_of(problems["parents"])),
@@ -613,12 +627,6 @@ class Lego(Task):
             lists(of_text(problems["elements"])),
         ]
         return dict(zip(self.columns, columns, strict=True))
-
-    def _end_widths(self, problems: Problems) -> np.ndarray:
-        """(rows, clauses), how many characters the token has that closes each clause of the text."""
-        n, places = self._notation, np.arange(problems["order"].shape[1])
-        is_last = places == problems["clauses"][:, None] - 1
-        return np.where(is_last, len(n.last or n.end), len(n.end))
 
     # Reading.
 
@@ -654,7 +662,7 @@ class Lego(Task):
         """(variable, element, reference, second reference or "") of every clause in the text, and what is asked for."""
         clauses, position = [], 0
         while match := self._clause.match(prompt, position):
-            clauses.append(match.groups(""))
+            clauses.append(tuple(match[name] or "" for name in ("variable", "element", "reference", "second")))
             position = match.end()
         question = self._question.fullmatch(prompt, position)
         if not clauses or question is None:
@@ -696,8 +704,11 @@ class Lego(Task):
             "|".join(map(re.escape, sorted({*names} - {""}, key=lambda name: (-len(name), name))))
             for names in (n.elements, n.constants, (n.end, n.last))
         )
-        second = f"(?:{re.escape(n.times)}({VARIABLE}))?" if self.graph == "dag" else "()"
-        return re.compile(f"({VARIABLE}){re.escape(n.equals)}({elements})({VARIABLE}|{constants}){second}(?:{ends})")
+        second = f"(?:{re.escape(n.times)}(?P<second>{VARIABLE}))?" if self.graph == "dag" else "(?P<second>)"
+        equals, name = re.escape(n.equals), f"(?P<variable>{VARIABLE})"
+        computed = f"(?P<element>{elements})(?P<reference>{VARIABLE}|{constants}){second}"
+        clause = f"{computed}{equals}{name}" if n.variable_last else f"{name}{equals}{computed}"
+        return re.compile(f"{clause}(?:{ends})")
 
     @cached_property
     def _question(self) -> re.Pattern[str]:
@@ -706,7 +717,8 @@ class Lego(Task):
 
     def _not_a_prompt(self, prompt: str, reason: str) -> UserError:
         n = self._notation
-        example = f"a{n.equals}{n.elements[-1]}b{n.end}"
+        computed = f"{n.elements[-1]}b"
+        example = f"{computed}{n.equals}a{n.end}" if n.variable_last else f"a{n.equals}{computed}{n.end}"
         return UserError(
             f"{shortened(prompt)} is not a prompt of lego in format {self.format!r}: {reason}; "
             f"clauses look like {example!r}" + (" and a question ends them" if self.query else "")
