@@ -2,8 +2,8 @@
 
 - The token of a clause's element is exchanged, or the clause is cut out; every other character stays, so that one
   change alone is behind what the model says then. The labels are the task's own answer to the edited text.
-- How an element is written is read off the rows (column `elements`), in the place that the task names (`element_token`).
-  Where a root is written otherwise, roots are left alone.
+- How an element is written is read off the rows (column `elements`), in the place that the task names
+  (`element_token`). Where a root is written otherwise, roots are left alone.
 - The target is the deepest clause whose value is asked. Sentences whose target the model gets wrong cannot tell
   anything and are left out.
 """

@@ -202,8 +202,8 @@ class PositionalConfig(PreTrainedConfig):
                                                "share_layers: true")  # fmt: skip
         _require(self.start_noise >= 0, f"start_noise must be 0 or more, not {self.start_noise}")
         fits = not self.start_noise or self.input_injection
-        _require(fits, f"start_noise {self.start_noise} drowns what only the first loop sees: it needs input_injection: "
-                       "true")  # fmt: skip
+        _require(fits, f"start_noise {self.start_noise} drowns what only the first loop sees: it needs "
+                       "input_injection: true")  # fmt: skip
         fits = not (self.parallel_block and self.norm_position == "post")
         _require(fits, "parallel_block reads one normalised input: norm_position must be pre or sandwich, not post")
         kernel = self.qkv_conv_kernel

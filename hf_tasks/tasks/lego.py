@@ -162,10 +162,10 @@ class Lego(Task):
             "second_half" (deeper than half of the sentence's longest chain) or (lo, hi).
         query: True: the prompt ends in a question for one variable, drawn from the asked ones. False: the answer is
             the values of all clauses in the order of the text.
-        format: "symbolic", "arrow" (`-1>b;+b>a;`, the variable last), "words", "code" (Python, if the group is Z2 on itself and the order forward), "cot"
-            (symbolic, and the answer is every clause that the value needs, resolved, by depth from the root on and, of
-            equal depth, in the order of the text) or "bert" (token for token the official data under the tokenizer of
-            bert-base-uncased).
+        format: "symbolic", "arrow" (`-1>b;+b>a;`, the variable last), "words", "code" (Python, if the group is Z2 on
+            itself and the order forward), "cot" (symbolic, and the answer is every clause that the value needs,
+            resolved, by depth from the root on and, of equal depth, in the order of the text) or "bert" (token for
+            token the official data under the tokenizer of bert-base-uncased).
         read_at: where a token classifier is to know the value of a clause: at its "variable", as the official code has
             it, or at its "end", where a causal model has seen all of it.
     """
