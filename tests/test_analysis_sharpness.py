@@ -27,7 +27,7 @@ def gpt2(**fields: Any) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2, **special, **fields))
 
 
-def exact(loss: torch.Tensor, parameters: list[torch.Tensor]) -> torch.Tensor:
+def exact(loss: torch.Tensor, parameters: list[Any]) -> torch.Tensor:
     """The Hessian, one row after the other."""
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, create_graph=True)])
     rows = [torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True) for entry in gradient]
@@ -147,9 +147,9 @@ def test_training_does_not_notice(optim: str, tmp_path: Any) -> None:
 def test_full_batch_descent_comes_to_the_edge(tmp_path: Any) -> None:
     """Through the Trainer, by gradient descent on all rows: sharpness rises to 2 / learning rate, and stays."""
     torch.manual_seed(0)
-    special = {"pad_token_id": 0}
+    special: Any = {"pad_token_id": 0, "num_labels": 1}
     config = BertConfig(vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-                        max_position_embeddings=8, num_labels=1, hidden_dropout_prob=0.0,
+                        max_position_embeddings=8, hidden_dropout_prob=0.0,
                         attention_probs_dropout_prob=0.0, **special)  # fmt: skip
     model = BertForSequenceClassification(config)
     generator = torch.Generator().manual_seed(0)
