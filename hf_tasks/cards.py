@@ -11,6 +11,7 @@ import ast
 import json
 import re
 import shlex
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,27 @@ def learning_markdown(results: Results) -> str:
         [name, seed, *(steps.get(str(depth)) or "never" for depth in depths)] for (name, seed), steps in learned.items()
     ]
     return markdown_table(["model", "seed", *(f"depth {depth}" for depth in depths)], rows) if rows else ""
+
+
+def sharpness_markdown(results: Results) -> str:
+    """Sharpness of every model by step, beside it how near to the edge of stability it is; medians over the seeds.
+
+    Returns:
+        Markdown; empty if nobody looked.
+    """
+    found: dict[str, dict[int, list[dict[str, float]]]] = {}
+    for run in results["runs"]:
+        for entry in run.get("sharpness", []):
+            found.setdefault(run["name"], {}).setdefault(entry["step"], []).append(entry)
+    steps = sorted({step for curve in found.values() for step in curve})
+
+    def shown(entries: list[dict[str, float]]) -> str:
+        parts = ("sharpness", "{:.4g}"), ("relative_sharpness", "({:.2f})")
+        medians = [(form, [entry[key] for entry in entries if key in entry]) for key, form in parts]
+        return " ".join(form.format(statistics.median(values)) for form, values in medians if values)
+
+    rows = [[step, *(shown(curve.get(step, [])) for curve in found.values())] for step in steps]
+    return markdown_table(["step", *found], rows) if rows else ""
 
 
 def length_of(place: dict[str, Any]) -> float:
@@ -289,6 +311,7 @@ def _fill(data: ModelCardData, recipe: Recipe, results: Results | None, **fields
         hard="" if results is None else hard_markdown(results),
         counting="" if results is None else counting_markdown(results),
         learning="" if results is None else learning_markdown(results),
+        sharpness="" if results is None else sharpness_markdown(results),
         shares=SPLIT_SHARES,
         version=__version__,
         classifier=recipe.head == TOKEN_CLASSIFICATION,

@@ -251,8 +251,11 @@ def evaluate(recipe: Any, runs: list[tuple[str, int, Path]], output: Path) -> di
     entries = []
     for name, seed, folder in runs:
         facts = json.loads((folder / "training.json").read_text())
-        learned = learning_order(facts.pop("log_history"))
+        history = facts.pop("log_history")
+        learned = learning_order(history)
         order = {"learned": {str(depth): step for depth, step in learned.items()}} if learned else {}
+        curve = [entry for entry in history if "sharpness" in entry]
+        order |= {"sharpness": curve} if curve else {}
         cells = evaluate_model(recipe, name, folder)
         shown = _shown(folder)
         entries.append({"name": name, "seed": seed, **facts, **order, **shown, "cells": cells})

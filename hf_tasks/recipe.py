@@ -13,9 +13,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -58,6 +58,8 @@ class Evaluation:
         every: training steps between looks at the validation split, into the log history: exact match or, of token
             classifiers, accuracy by depth and head scores; None: never. every_size: rows for it.
         max_new_tokens: limit of generation; None: as long as the longest right answer needs.
+        sharpness: training steps between measurements of the sharpness on the first every_size training rows, see
+            analysis/sharpness.py; None: never.
         layers: length -> how often the layers of a model that shares them are applied there; not named: as in training.
     """
 
@@ -72,6 +74,7 @@ class Evaluation:
     batch_tokens: int = 65536
     every: int | None = None
     every_size: int = 64
+    sharpness: int | None = None
     max_new_tokens: int | None = None
     layers: dict[int, int] = field(default_factory=dict)
 
@@ -99,6 +102,8 @@ class Section:
         mimic: train heads to the maps of LEGO before the task.
         layers_per_clause: of a token classifier: a value at depth d is read off after layers_per_clause x d layers and
             after every layers_per_clause further ones. None: behind the last layer alone.
+        freeze_embeddings: keep the first layer as it is, however much of the model it holds; see freeze.py.
+        trainer: laid over the recipe's.
     """
 
     task: str | None = None
@@ -108,6 +113,8 @@ class Section:
     pretrained: bool = False
     mimic: Mimic | None = None
     layers_per_clause: int | None = None
+    freeze_embeddings: bool = False
+    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 _SECTION_KEYS = tuple(f.name for f in fields(Section))
@@ -152,6 +159,14 @@ class Experiment:
     encoding_lr_multiplier: dict[str, float] = field(default_factory=dict)
     paper: list[PaperFigure] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
+
+    def section(self, name: str) -> Any:
+        """What the section of a model says beside fields of its configuration."""
+        raise NotImplementedError
+
+    def with_trainer_of(self, name: str) -> Self:
+        """The recipe with a model's own `trainer` settings laid over it."""
+        return replace(self, trainer={**self.trainer, **self.section(name).trainer})
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written into a run's `recipe.yaml`; the seeds are left out, since they may be added to."""
@@ -358,7 +373,8 @@ def _check(recipe: Recipe) -> None:
         _check_new_models(recipe)
     else:
         _check_adapters(recipe)
-    training_arguments(recipe, "unused", 0)
+    for name in recipe.models:
+        training_arguments(recipe.with_trainer_of(name), "unused", 0)
 
 
 def _check_new_models(recipe: Recipe) -> None:

@@ -45,10 +45,12 @@ from xxhash import xxh3_128
 
 from hf_tasks.adapters import add_adapter, get_tokenizer, load_base
 from hf_tasks.analysis.callback import ClauseCallback
+from hf_tasks.analysis.sharpness import SharpnessCallback
 from hf_tasks.clauses import NO_LABEL, ClauseCollator, encode_clauses, loss_by_depth
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
+from hf_tasks.freeze import freeze_embeddings, training_bytes
 from hf_tasks.mimic import mimic
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned
@@ -455,7 +457,8 @@ def check_it_fits(recipe: Any) -> None:
     }.items():
         if len({str(length) for length in lengths}) < len(lengths):
             raise UserError(f"{where}.lengths names a length twice: {lengths}")
-    if recipe.data.size is None and training_arguments(recipe, "unused", 0).max_steps <= 0:
+    steps = [training_arguments(recipe.with_trainer_of(name), "unused", 0).max_steps for name in recipe.models]
+    if recipe.data.size is None and min(steps) <= 0:
         raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
     if recipe.head == TOKEN_CLASSIFICATION:
         _check_classifiers(recipe)
@@ -639,10 +642,10 @@ def train_model(recipe: Any, name: str, seed: int, output: Path) -> Path:
 
 def _build_trainer(recipe: Any, name: str, seed: int, workshop: Path, continued: bool) -> Trainer:
     callbacks: list[TrainerCallback] = [Stopwatch(), Seal()]
+    recipe = recipe.with_trainer_of(name)
     if recipe.head == TEXT:
         from hf_tasks.text.train import trainer_parts
 
-        recipe = recipe.with_trainer_of(name)
         parts = trainer_parts(recipe, name, seed, workshop.parent.parent)
     else:
         parts = _task_parts(recipe, name, seed, continued)
@@ -650,6 +653,8 @@ def _build_trainer(recipe: Any, name: str, seed: int, workshop: Path, continued:
             watch = ClauseCallback if recipe.head == TOKEN_CLASSIFICATION else ExactMatchCallback
             shown = recipe.evaluation.every, recipe.evaluation.every_size
             callbacks.append(watch(recipe.get_task(name), parts["processing_class"], *shown))
+        if recipe.evaluation.sharpness is not None:
+            callbacks.append(_sharpness_callback(recipe, parts))
     args = training_arguments(recipe, str(workshop), seed)
     args.restore_callback_states_from_checkpoint = True
     if args.ddp_find_unused_parameters is None:
@@ -683,6 +688,8 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
         data = training_data(task, recipe.data.size, seed, recipe.base)
         collator, loss = AnswerCollator(tokenizer.pad_token_id), None  # type: ignore[arg-type]
         model = _build_model(recipe, name)
+    if recipe.section(name).freeze_embeddings:
+        freeze_embeddings(model, max_share=1.0)
     return {
         "model": model,
         "processing_class": tokenizer,
@@ -690,6 +697,21 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
         "data_collator": collator,
         "compute_loss_func": loss,
     }
+
+
+def _sharpness_callback(recipe: Recipe, parts: dict[str, Any]) -> SharpnessCallback:
+    """On the first training rows, by the loss that is trained."""
+    rows = list(itertools.islice(parts["train_dataset"], recipe.evaluation.every_size))
+    batch, of = parts["data_collator"](rows), parts["compute_loss_func"]
+
+    def loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        if of is None:
+            return model(**batch).loss
+        labels = batch["labels"]
+        outputs = model(**{key: value for key, value in batch.items() if key != "labels"})
+        return of(outputs, labels, (labels != NO_LABEL).sum())
+
+    return SharpnessCallback(batch, typing.cast(int, recipe.evaluation.sharpness), loss)
 
 
 def _build_model(recipe: Recipe, name: str) -> Any:
@@ -730,6 +752,7 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
         "train_examples": min(len(data), rows_seen) if isinstance(data := trainer.train_dataset, Sized) else rows_seen,
         "train_steps": trainer.state.global_step,
         "train_seconds": round(stopwatch.seconds, 3),
+        "training_bytes": training_bytes(model, trainer.optimizer),
         "log_history": trainer.state.log_history,
     }
     write_text(whole / "training.json", json.dumps(facts, indent=1) + "\n")

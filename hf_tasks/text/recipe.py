@@ -8,7 +8,6 @@
 - Everything a mistake can be found in without writing or reading the texts is built once on loading.
 """
 
-import dataclasses
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -145,10 +144,6 @@ class TextRecipe(Experiment):
         if "stock" in mine and mine["stock"] != shared.get("stock"):
             shared = {key: value for key, value in shared.items() if key in _SECTION_KEYS}
         return {**shared, **mine}
-
-    def with_trainer_of(self, name: str) -> "TextRecipe":
-        """The recipe with a model's own `trainer` settings laid over it."""
-        return dataclasses.replace(self, trainer={**self.trainer, **self.section(name).trainer})
 
 
 def check_text_recipe(recipe: TextRecipe) -> None:
