@@ -139,8 +139,8 @@ def sharpness_markdown(results: Results) -> str:
 
 
 def length_of(place: dict[str, Any]) -> float:
-    """The length of a slice: its longest operand, or its `length`, `clauses` or `lines`; 0 where it names none."""
-    lengths = ("length", "clauses", "lines")
+    """How far out a slice is: its longest operand, `length`, `clauses`, `lines` or `step_size`; 0 where it has none."""
+    lengths = ("length", "clauses", "lines", "step_size")
     return max((value for key, value in place.items() if key.startswith("digits_") or key in lengths), default=0)
 
 
@@ -150,7 +150,7 @@ def place_of(place: Mapping[str, Any]) -> str:
         str(value) for key, value in place.items() if key.startswith("digits_") or key in ("length", "text")
     )
     counts = [f"{place[key]} {key}" for key in ("clauses", "lines") if key in place]
-    depths = [f"depth {place['depth']}"] if "depth" in place else []
+    depths = [f"{key.replace('_', ' ')} {place[key]}" for key in ("depth", "step_size") if key in place]
     return ", ".join([*([lengths] if lengths else []), *counts, *depths]) or "all"
 
 

@@ -10,7 +10,7 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def freeze_embeddings(model: PreTrainedModel, max_share: float = 0.05) -> Frozen
     return Frozen(names, size, size / total)
 
 
-def _first_modules(model: PreTrainedModel) -> list[nn.Module]:
+def _first_modules(model: PreTrainedModel) -> Sequence[nn.Module]:
     ends = _FIRST.get(model.config.model_type)
     if ends is not None:
         pattern = re.compile(rf"(?:[^.]+\.)?(?:{'|'.join(map(re.escape, ends))})")

@@ -22,15 +22,16 @@ from hf_tasks.files import write_bytes
 
 def draw_results(results: dict[str, Any], path: Path) -> None:
     """Draw the picture of a `results.json` into a PNG."""
-    write_bytes(path, _png(results_figure(results)))
+    write_bytes(path, png(results_figure(results)))
 
 
 def draw_statistics(splits: Mapping[str, dict[str, Any]]) -> bytes:
     """Draw the statistics of a dataset's splits, given by their provenance, as a PNG."""
-    return _png(statistics_figure(splits))
+    return png(statistics_figure(splits))
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as a file, which does not say what drew it, so that the same figure is the same file."""
     image = io.BytesIO()
     figure.savefig(image, format="png", metadata={"Software": None})
     return image.getvalue()
