@@ -375,7 +375,7 @@ def test_streams_of_two_nodes_share_no_block() -> None:
         ("addition", {"digits": [1, 2.5]}, r"digits=\[1, 2.5\]"),
         ("addition", {"digits": [[1, 2], [1, 2], [1, 2]]}, "each of the 2 operands"),
         ("addition", {"digits": "1,2"}, "digits='1,2'"),
-        ("addition", {"lengths": "even"}, "known: balanced, range"),
+        ("addition", {"lengths": "even"}, "known: balanced, paired, range"),
         ("addition", {"reverse": True}, "known: all, answer, none"),
         ("addition", {"format": "plane"}, "did you mean 'plain'"),
         ("addition", {"format": ["plain"]}, "unknown format"),

@@ -253,6 +253,16 @@ def test_a_range_draws_numbers_uniformly() -> None:
     assert set(np.unique(rows["digits_a"])) == {2, 3}
 
 
+def test_of_paired_lengths_half_are_equal() -> None:
+    rows = get_task("addition", digits=(4, 13), lengths="paired").generate("train", 12_000)
+    a, b = (np.asarray(rows[f"digits_{operand}"]) for operand in "ab")
+    assert abs(np.mean(a == b) - (0.5 + 0.5 / 10)) < 0.02
+    assert np.all(np.abs(np.bincount(b, minlength=14)[4:] - 1200) < 170)
+    unlike = get_task("addition", digits=((2, 9), (4, 5)), lengths="paired").generate("train", 4_000)
+    a, b = (np.asarray(unlike[f"digits_{operand}"]) for operand in "ab")
+    assert {*a[b == 4]} >= {2, 3, 4} and np.mean(b[a > 5] == 5) > 0.7 and {*b} == {4, 5}
+
+
 def test_digits_are_uniform_in_every_place() -> None:
     rows = get_task("addition", digits=(6, 6)).table("train", 20_000)["prompt"].to_pylist()
     for place in range(6):

@@ -188,8 +188,9 @@ class DigitsTask(ArithmeticTask):
 
     Args:
         digits: (lo, hi) for all operands, or one such pair for each.
-        lengths: "balanced" (every tuple of operand lengths is equally likely) or "range" (numbers uniform over all
-            those with lo ... hi digits, nearly all of which have hi).
+        lengths: "balanced" (every tuple of operand lengths is equally likely), "paired" (the same in half of the rows,
+            equally long operands in the other) or "range" (numbers uniform over all those with lo ... hi digits, nearly
+            all of which have hi).
     """
 
     digits: Span | tuple[Span, ...] = (1, 10)
@@ -197,7 +198,7 @@ class DigitsTask(ArithmeticTask):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digits", as_tuple(self.digits))
-        choice("lengths", self.lengths, ("balanced", "range"))
+        choice("lengths", self.lengths, ("balanced", "paired", "range"))
         each = isinstance(self.digits, tuple) and len(self.digits) == len(self.operators) + 1
         if not is_span(self.digits) and not (each and all(map(is_span, self.digits))):
             raise UserError(

@@ -14,17 +14,22 @@ def draw_lengths(rng: np.random.Generator, spans: Sequence[tuple[int, int]], cou
     """Lengths of operands, (count, operands) int64.
 
     "balanced": every tuple of lengths is equally likely. "range": as often as numbers drawn uniformly from all those
-    with lo ... hi digits have that length.
+    with lo ... hi digits have that length. "paired": balanced, but in half of the rows all take the length of the first,
+    as far as their span lets them.
     """
     columns = []
     for low, high in spans:
         sizes = np.arange(low, high + 1)
         # Numbers of n digits relative to 10**high; a single digit may also be zero.
         weights = np.where(sizes == 1, 10.0 ** (1 - high), 9.0 * 10.0 ** (sizes - 1.0 - high))
-        weights = np.ones(len(sizes)) if lengths == "balanced" else weights
+        weights = weights if lengths == "range" else np.ones(len(sizes))
         bounds = np.cumsum(weights) / weights.sum()
         columns.append(low + np.searchsorted(bounds[:-1], rng.random(count), side="right"))
-    return np.stack(columns, axis=1)
+    drawn = np.stack(columns, axis=1)
+    if lengths == "paired":
+        low, high = np.array(spans).T
+        drawn = np.where(rng.random((count, 1)) < 0.5, np.clip(drawn[:, :1], low, high), drawn)
+    return drawn
 
 
 def draw_numbers(rng: np.random.Generator, lengths: np.ndarray, places: int) -> np.ndarray:
