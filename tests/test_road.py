@@ -109,11 +109,49 @@ def test_results_have_the_form_that_others_read(output: Path) -> None:
     for run in results["runs"]:
         assert set(run) == {
             "name", "seed", "parameters", "trainable_parameters", "train_examples", "train_steps", "train_seconds",
-            "cells",
+            "training_bytes", "cells",
         }  # fmt: skip
         for cell in run["cells"]:
             assert set(cell) == {"slice", "metric", "value", "count", "ci95"}
             assert cell["value"] * cell["count"] == round(cell["value"] * cell["count"]) and cell["count"] > 0
+
+
+def test_a_model_has_a_trainer_of_its_own_and_sharpness_is_measured(recipe_file: Path, tmp_path: Path) -> None:
+    settings = [
+        "models.ours.trainer={optim: sgd, learning_rate: 0.05, optim_args: momentum=0.5}",
+        "models.usual.freeze_embeddings=true",
+        "evaluation={lengths: [2], size: 4, sharpness: 4, every_size: 8}",
+    ]
+    results = run_recipe(load_recipe(str(recipe_file), settings=settings), [0], tmp_path / "out")
+    usual, ours = results["runs"]
+    assert [entry["step"] for entry in ours["sharpness"]] == [4, 8]
+    assert all(entry["sharpness"] > 0 for run in results["runs"] for entry in run["sharpness"])
+    assert all(entry["relative_sharpness"] > 0 for entry in (*usual["sharpness"][:1], *ours["sharpness"][:1]))
+    trained = ours["trainable_parameters"]
+    assert ours["training_bytes"] == dict.fromkeys(("weights", "gradients", "optimizer"), 4 * trained)
+    state = usual["training_bytes"]["optimizer"] - 8 * usual["trainable_parameters"]
+    assert 0 < state < 400  # AdamW's counters
+    # The tied table of 32 numbers a token is the first layer.
+    assert (
+        usual["parameters"] - usual["trainable_parameters"]
+        == 32 * build_config(load_recipe(str(recipe_file)), "usual").vocab_size
+    )
+    card = (tmp_path / "out" / "ours-seed0" / "README.md").read_text()
+    assert "so that 1 is the edge of stability" in card and "| step | usual | ours |" in card
+    assert re.search(r"\| 4 \| \S+ \(\S+\) \| \S+ \(\S+\) \|", card)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["models.ours.trainer={learnin_rate: 1}"], "unknown key of tiny.trainer .* 'learnin_rate' .*learning_rate"),
+        (["models.ours.freeze_embeddings=3"], "tiny.models.ours.freeze_embeddings must be .*bool"),
+        (["evaluation.sharpness=0"], "tiny.evaluation.sharpness must be positive, not 0"),
+    ],
+)
+def test_ways_of_training_are_checked_at_the_door(recipe_file: Path, settings: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        load_recipe(str(recipe_file), settings=settings)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ def draw_lengths(rng: np.random.Generator, spans: Sequence[tuple[int, int]], cou
     """Lengths of operands, (count, operands) int64.
 
     "balanced": every tuple of lengths is equally likely. "range": as often as numbers drawn uniformly from all those
-    with lo ... hi digits have that length. "paired": balanced, but in half of the rows all take the length of the first,
-    as far as their span lets them.
+    with lo ... hi digits have that length. "paired": balanced, but in half of the rows all take the length of the
+    first, as far as their span lets them.
     """
     columns = []
     for low, high in spans:
