@@ -162,6 +162,27 @@ def test_padded_answers_by_hand(name: str, pad: bool, prompt: str, answer: str) 
     assert get_task(name, pad=pad).answer(prompt) == answer
 
 
+@pytest.mark.parametrize(
+    ("reverse", "prompt", "answer"),
+    [
+        ("none", "12*3+40*50=", "36+2000=2036"),
+        ("none", "0*7+10*10=", "0+100=100"),
+        ("answer", "12*3+40*50=", "63+0002=6302"),
+        ("all", "21*3+04*05=", "63+0002=6302"),
+    ],
+)
+def test_the_steps_of_a_sum_of_products_by_hand(reverse: str, prompt: str, answer: str) -> None:
+    task = get_task("sum_of_products", format="steps", reverse=reverse)
+    assert task.answer(prompt) == answer and task.check(prompt, answer)
+    assert not task.check(prompt, answer.rpartition("=")[2])  # the sum alone
+
+
+def test_the_steps_of_generated_sums_of_products_are_those_of_python_integers() -> None:
+    for row in get_task("sum_of_products", format="steps", digits=(1, 9)).table("train", 300).to_pylist():
+        a, b, c, d = map(int, re.split(r"[*+]", row["prompt"][:-1]))
+        assert row["answer"] == f"{a * b}+{c * d}={a * b + c * d}"
+
+
 def carry_chain(name: str, prompt: str) -> int:
     """The longest carry chain, counted digit by digit on Python integers."""
     a, b = map(int, re.split("[+-]", prompt[:-1]))

@@ -444,7 +444,7 @@ class SumOfProducts(DigitsTask):
     """
 
     name: ClassVar[str] = "sum_of_products"
-    formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
+    formats: ClassVar[tuple[str, ...]] = (*NUMBER_FORMATS, "steps")
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems
 from hf_tasks.tasks.checks import shortened
 from hf_tasks.tasks.dialogues import HELD_OUT, SCENES, SEEN
-from hf_tasks.tasks.digits import from_text, number_lengths
+from hf_tasks.tasks.digits import from_text, number_lengths, product_columns, settle
 from hf_tasks.tasks.hashing import mix64, noise_integers
 from hf_tasks.tasks.text import Cells, interleave, join, literal, text_array
 
@@ -363,6 +363,27 @@ class RecursiveScratchpad(Layout):
         return text_array(join(*parts))
 
 
+class Steps(Layout):
+    """`12*3+40*50=36+2000=2036`: both products, and then their sum; each as the answer is written."""
+
+    name = "steps"
+    description = "both products, then their sum"
+    can_pad = False
+
+    @property
+    def longest_answer(self) -> int:
+        a, b, c, d = self.notation.longest
+        return a + b + 1 + c + d + 1 + self.notation.longest_answer
+
+    def answer(self, problems: Problems, result: Result) -> pa.Array:
+        parts, reverse = [], self.notation.reverse != "none"
+        for operand, mark in ((0, "+"), (2, "=")):
+            first, second = (problems["digits"][:, operand + i] for i in (0, 1))
+            product, _ = settle(product_columns(first, second))
+            parts += [self.number(product, number_lengths(product), reverse), literal(mark, len(product))]
+        return text_array(join(*parts, self.signed_number(problems, result)))
+
+
 class Dialogue(Layout):
     """A sum inside a short scene in English, see dialogues.py; the answer is the number alone.
 
@@ -436,5 +457,5 @@ class InContext(Dialogue):
 
 LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout
-    for layout in (Layout, RandomSpace, IndexHints, Scratchpad, RecursiveScratchpad, Dialogue, InContext)
+    for layout in (Layout, RandomSpace, IndexHints, Scratchpad, RecursiveScratchpad, Steps, Dialogue, InContext)
 }
