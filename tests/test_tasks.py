@@ -63,6 +63,7 @@ CASES |= {
 VAST = {
     "modular_addition": {"modulus": 10**20 + 39},
     "parity": {"length": (80, 80)},
+    "prefix_parity": {"length": (80, 80)},
     **{name: {"length": (20, 20)} for name in ("copy", "reverse", "sort")},
     "lego": {"clauses": (20, 20)},
     "programs": {"lines": (20, 20)},
@@ -277,10 +278,12 @@ def test_the_number_format_tells_how_answers_are_written(task: Task) -> None:
             assert row["prompt"].endswith(style["answer"])
         if style["answer_width"]:
             m, c = style["answer_width"]
-            runs = re.split("|".join(map(re.escape, style["separators"])), row["prompt"])
-            widths = [sum(character in style["digits"] for character in run) for run in runs]
-            digits = sum(character in style["digits"] for character in row["answer"])
-            assert digits == m * max(widths) + c
+            widths, written = (
+                [sum(character in style["digits"] for character in run)
+                 for run in re.split("|".join(map(re.escape, style["separators"])), text)]
+                for text in (row["prompt"], row["answer"])
+            )  # fmt: skip
+            assert next(filter(None, written)) == m * max(widths) + c  # of the first number that is written
 
 
 def test_reversed_numbers_are_written_from_their_units() -> None:

@@ -370,7 +370,7 @@ class Subtraction(DigitsTask):
     """
 
     name: ClassVar[str] = "subtraction"
-    formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
+    formats: ClassVar[tuple[str, ...]] = (*NUMBER_FORMATS, "complement")
 
     carry_heavy: float = 0.0
 

@@ -363,6 +363,33 @@ class RecursiveScratchpad(Layout):
         return text_array(join(*parts))
 
 
+class Complement(Layout):
+    """`345-1012=9333-667`: the difference modulo 10^w, w the longer operand's digits; its sign; its size.
+
+    Every digit follows from what stands at its place and the one below, also where the sign is not known yet, which
+    hangs on the highest places. It is written "+" if it is not negative. With reverse="all" the example is
+    `543-2101=3339-766`.
+    """
+
+    name = "complement"
+    description = "the difference modulo a power of ten, its sign, its size"
+    symbols = "+"
+
+    @property
+    def longest_answer(self) -> int:
+        return max(self.notation.longest) + 1 + self.notation.longest_answer
+
+    def answer(self, problems: Problems, result: Result) -> pa.Array:
+        below = np.where(result.negative[:, None], 9 - result.digits.astype(np.int32), result.digits)
+        below[:, 0] += result.negative
+        remainder, _ = settle(below)
+        width = np.maximum(problems["lengths"].max(axis=1), problems["width"])
+        size = np.where(problems["width"] > 0, width, number_lengths(result.digits))
+        sign = np.where(result.negative, ord("-"), ord("+")).astype(np.uint8)[:, None]
+        first, second = (self.dress_answer(problems, *number) for number in ((remainder, width), (result.digits, size)))
+        return text_array(join(first, sign, second))
+
+
 class Steps(Layout):
     """`12*3+40*50=36+2000=2036`: both products, and then their sum; each as the answer is written."""
 
@@ -457,5 +484,15 @@ class InContext(Dialogue):
 
 LAYOUTS: dict[str, type[Layout]] = {
     layout.name: layout
-    for layout in (Layout, RandomSpace, IndexHints, Scratchpad, RecursiveScratchpad, Steps, Dialogue, InContext)
+    for layout in (
+        Layout,
+        RandomSpace,
+        IndexHints,
+        Scratchpad,
+        RecursiveScratchpad,
+        Complement,
+        Steps,
+        Dialogue,
+        InContext,
+    )
 }

@@ -1,4 +1,4 @@
-"""Sequence diagnostics that papers on positional encodings share: copy, reverse, sort, parity.
+"""Sequence diagnostics that papers on positional encodings share: copy, reverse, sort, parity and that of prefixes.
 
 - A problem is a string over an alphabet, `cab=`; held as places (rows, length) with 1 for the alphabet's first
   character and 0 for "no character", so that strings of different lengths hash apart.
@@ -187,3 +187,21 @@ class Parity(SequenceTask):
 
     def _solve(self, places: np.ndarray) -> Cells:
         return self._codes[1 + (places == 2).sum(axis=1, keepdims=True) % 2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixParity(Parity):
+    """Say the parity of every prefix: `parity` step by step, the last character being its answer.
+
+    Example: 0110100= -> 0100111   (length=(1, 8))
+    """
+
+    name: ClassVar[str] = "prefix_parity"
+    answer_width: ClassVar[tuple[int, int]] = (1, 0)
+
+    @cached_property
+    def _salt(self) -> np.uint64:
+        return np.uint64(hash_name(Parity.name) % 2**64)  # a string is of one split for both
+
+    def _solve(self, places: np.ndarray) -> Cells:
+        return self._codes[np.where(places > 0, 1 + np.cumsum(places == 2, axis=1) % 2, 0)]
