@@ -283,7 +283,7 @@ def license_of(recipe: Any) -> str:
 
 def generate_command(recipe: Recipe, name: str, seed: int) -> str:
     """The command that writes the training rows of a run; a stream has no end, so it shows the first 100,000."""
-    size = recipe.data.size or 100_000
+    size = recipe.data_of(name).size or 100_000
     task = recipe.get_task(name)
     settings = [f"{key}={json.dumps(value)}" for key, value in task.parameters().items()]
     command = ["hf-tasks", "generate", task.name, "--split", "train", "--size", str(size), "--seed", str(seed)]

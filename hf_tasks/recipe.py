@@ -95,6 +95,7 @@ class Section:
     Attributes:
         task: another one than the recipe's, of which then no parameters are taken over, for evaluation neither.
         parameters: of the task, laid over the recipe's, in training and evaluation.
+        data: in place of the recipe's.
         lengths: of evaluation, in place of the recipe's.
         stock: an architecture of transformers ("bert", "albert"; the other keys are fields of its config), or a
             checkpoint of one, a folder or a name on the Hub.
@@ -108,6 +109,7 @@ class Section:
 
     task: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+    data: Data | None = None
     lengths: list[Any] | None = None
     stock: str | None = None
     pretrained: bool = False
@@ -217,6 +219,10 @@ class Recipe(Experiment):
         span = [[d, d] for d in length] if isinstance(length, list) else [length, length]
         at = {} if length is None else {TASKS[task].length_parameter: span}
         return get_task(task, **{**parameters, **evaluated, **at})
+
+    def data_of(self, name: str) -> Data:
+        """What a model is trained on."""
+        return self.section(name).data or self.data
 
     def lengths(self, name: str) -> list[Any]:
         """The lengths at which a model is evaluated; [None] for problems as in training."""
@@ -366,6 +372,7 @@ def _check(recipe: Recipe) -> None:
     wanted = recipe.evaluation
     check_positive(recipe.name, {
         "data.size": recipe.data.size,
+        **{f"models.{name}.data.size": recipe.data_of(name).size for name in recipe.models},
         **{f"evaluation.{f.name}": getattr(wanted, f.name) for f in fields(wanted) if f.type in (int, int | None)},
         **{f"evaluation.sizes.{length}": size for length, size in wanted.sizes.items()},
     })  # fmt: skip

@@ -457,9 +457,10 @@ def check_it_fits(recipe: Any) -> None:
     }.items():
         if len({str(length) for length in lengths}) < len(lengths):
             raise UserError(f"{where}.lengths names a length twice: {lengths}")
-    steps = [training_arguments(recipe.with_trainer_of(name), "unused", 0).max_steps for name in recipe.models]
-    if recipe.data.size is None and min(steps) <= 0:
-        raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
+    for name in recipe.models:
+        steps = training_arguments(recipe.with_trainer_of(name), "unused", 0).max_steps
+        if recipe.data_of(name).size is None and steps <= 0:
+            raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
     if recipe.head == TOKEN_CLASSIFICATION:
         _check_classifiers(recipe)
         return
@@ -674,7 +675,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
     set_seed(seed)
     if recipe.head == TOKEN_CLASSIFICATION:
         tokenizer = classifier_tokenizer(recipe, name)
-        data = labelled_data(task, recipe.data.size, seed, tokenizer)
+        data = labelled_data(task, recipe.data_of(name).size, seed, tokenizer)
         per_clause = recipe.section(name).layers_per_clause
         collator: Any = ClauseCollator(tokenizer.pad_token_id, per_clause is not None)  # type: ignore[arg-type]
         set_seed(seed)
@@ -685,7 +686,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
         loss: Any = label_loss if per_clause is None else depth_loss(model, per_clause, args)
     else:
         tokenizer = get_tokenizer(task, recipe.base)
-        data = training_data(task, recipe.data.size, seed, recipe.base)
+        data = training_data(task, recipe.data_of(name).size, seed, recipe.base)
         collator, loss = AnswerCollator(tokenizer.pad_token_id), None  # type: ignore[arg-type]
         model = _build_model(recipe, name)
     if recipe.section(name).freeze_embeddings:

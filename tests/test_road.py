@@ -116,14 +116,16 @@ def test_results_have_the_form_that_others_read(output: Path) -> None:
             assert cell["value"] * cell["count"] == round(cell["value"] * cell["count"]) and cell["count"] > 0
 
 
-def test_a_model_has_a_trainer_of_its_own_and_sharpness_is_measured(recipe_file: Path, tmp_path: Path) -> None:
+def test_a_model_has_data_and_a_trainer_of_its_own_and_sharpness_is_measured(recipe_file: Path, tmp_path: Path) -> None:
     settings = [
         "models.ours.trainer={optim: sgd, learning_rate: 0.05, optim_args: momentum=0.5}",
         "models.usual.freeze_embeddings=true",
+        "models.usual.data={size: 16}",
         "evaluation={lengths: [2], size: 4, sharpness: 4, every_size: 8}",
     ]
     results = run_recipe(load_recipe(str(recipe_file), settings=settings), [0], tmp_path / "out")
     usual, ours = results["runs"]
+    assert (usual["train_examples"], ours["train_examples"]) == (16, 64)
     assert [entry["step"] for entry in ours["sharpness"]] == [4, 8]
     assert all(entry["sharpness"] > 0 for run in results["runs"] for entry in run["sharpness"])
     assert all(entry["relative_sharpness"] > 0 for entry in (*usual["sharpness"][:1], *ours["sharpness"][:1]))
@@ -146,6 +148,7 @@ def test_a_model_has_a_trainer_of_its_own_and_sharpness_is_measured(recipe_file:
     [
         (["models.ours.trainer={learnin_rate: 1}"], "unknown key of tiny.trainer .* 'learnin_rate' .*learning_rate"),
         (["models.ours.freeze_embeddings=3"], "tiny.models.ours.freeze_embeddings must be .*bool"),
+        (["models.ours.data={size: 0}"], "tiny.models.ours.data.size must be positive, not 0"),
         (["evaluation.sharpness=0"], "tiny.evaluation.sharpness must be positive, not 0"),
     ],
 )
