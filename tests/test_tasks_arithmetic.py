@@ -165,13 +165,13 @@ def test_padded_answers_by_hand(name: str, pad: bool, prompt: str, answer: str) 
 @pytest.mark.parametrize(
     ("parameters", "prompt", "answer"),
     [
-        ({}, "345-1012=", "9333-667"),
-        ({}, "1012-345=", "0667+667"),
-        ({}, "7-7=", "0+0"),
-        ({}, "0-1=", "9-1"),
-        ({"pad": True}, "0345-1012=", "9333-0667"),
-        ({"pad": True, "reverse": "all"}, "5430-2101=", "3339-7660"),
-        ({"pad": 5, "reverse": "answer", "digits": (1, 4)}, "00345-01012=", "33399-76600"),
+        ({}, "345-1012=", "9333-:667"),
+        ({}, "1012-345=", "0667+:667"),
+        ({}, "7-7=", "0+:0"),
+        ({}, "0-1=", "9-:1"),
+        ({"pad": True}, "0345-1012=", "9333-:0667"),
+        ({"pad": True, "reverse": "all"}, "5430-2101=", "3339-:7660"),
+        ({"pad": 5, "reverse": "answer", "digits": (1, 4)}, "00345-01012=", "33399-:76600"),
     ],
 )
 def test_complements_by_hand(parameters: dict, prompt: str, answer: str) -> None:
@@ -184,7 +184,7 @@ def test_generated_complements_are_those_of_python_integers(pad: bool) -> None:
         a, b = row["prompt"][:-1].split("-")
         width, size = max(len(a), len(b)), abs(int(a) - int(b))
         sign, digits = "-" if int(a) < int(b) else "+", f"{size:0{width}}" if pad else str(size)
-        assert row["answer"] == f"{(int(a) - int(b)) % 10**width:0{width}}{sign}{digits}"
+        assert row["answer"] == f"{(int(a) - int(b)) % 10**width:0{width}}{sign}:{digits}"
 
 
 @pytest.mark.parametrize(

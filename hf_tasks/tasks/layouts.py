@@ -364,20 +364,21 @@ class RecursiveScratchpad(Layout):
 
 
 class Complement(Layout):
-    """`345-1012=9333-667`: the difference modulo 10^w, w the longer operand's digits; its sign; its size.
+    """`345-1012=9333-:667`: the difference modulo 10^w, w the longer operand's digits; its sign; its size.
 
     Every digit follows from what stands at its place and the one below, also where the sign is not known yet, which
     hangs on the highest places. It is written "+" if it is not negative. With reverse="all" the example is
-    `543-2101=3339-766`.
+    `543-2101=3339-:766`. The colon is where the last number is looked for from: to ids of place value the sign stands
+    behind the number before it.
     """
 
     name = "complement"
     description = "the difference modulo a power of ten, its sign, its size"
-    symbols = "+"
+    symbols = "+:"
 
     @property
     def longest_answer(self) -> int:
-        return max(self.notation.longest) + 1 + self.notation.longest_answer
+        return max(self.notation.longest) + 2 + self.notation.longest_answer
 
     def answer(self, problems: Problems, result: Result) -> pa.Array:
         below = np.where(result.negative[:, None], 9 - result.digits.astype(np.int32), result.digits)
@@ -387,7 +388,7 @@ class Complement(Layout):
         size = np.where(problems["width"] > 0, width, number_lengths(result.digits))
         sign = np.where(result.negative, ord("-"), ord("+")).astype(np.uint8)[:, None]
         first, second = (self.dress_answer(problems, *number) for number in ((remainder, width), (result.digits, size)))
-        return text_array(join(first, sign, second))
+        return text_array(join(first, sign, literal(":", len(first)), second))
 
 
 class Steps(Layout):
