@@ -26,9 +26,8 @@ def reproduction_markdown() -> str:
     """
     rows = []
     for one in yaml.safe_load((RESULTS / "reproduction.yaml").read_text("utf-8")):
-        columns = [
-            _BREAK.join(column) for column in zip(*(_figures(**where) for where in one["measured"]), strict=True)
-        ]
+        figures = [_figures(**where) for where in one.get("measured", [])] or [("", "", "")]
+        columns = [_BREAK.join(column) for column in zip(*figures, strict=True)]
         paper = f"{one['claim']}{_BREAK}({one['source']})"
         rows.append([paper, one.get("published", ""), *columns, one["verdict"]])
     return markdown_table(["paper", "best published since", "measured", "ours", "usual", "how it stands"], rows)
