@@ -59,9 +59,10 @@ def test_a_step_size_must_be_positive() -> None:
 
 def test_the_command_leaves_results_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_tasks.analysis.threshold_neurons.RATIOS", (4.0, 8.0))
-    main(["--output", str(tmp_path), "--seeds", "0", "1"])
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    output = tmp_path / "not" / "there"
+    main(["--output", str(output), "--seeds", "0", "1"])
+    results = json.loads((output / "results.json").read_text())
+    assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
     table = results_markdown(results)
     assert "| length | rows | mean model | threshold neurons |" in table
     assert "| bias, step size 4.0 | 1 | -0.50 (-0.50) |" in table

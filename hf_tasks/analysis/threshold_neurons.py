@@ -179,6 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of results.json and results.png")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     given = parser.parse_args(arguments)
+    given.output.mkdir(parents=True, exist_ok=True)  # what cannot be written is to fail before it is measured
     results = measure(RATIOS, given.seeds)
     write_text(given.output / "results.json", json.dumps(results, indent=1) + "\n")
     write_bytes(given.output / "results.png", png(figure_of(results)))
