@@ -520,6 +520,7 @@ FIELDS: dict[str, tuple[dict[str, Any], Any]] = {
     "num_loops": (LOOPED, 4),
     "input_injection": (LOOPED, True),
     "start_noise": ({**LOOPED, "input_injection": True}, 0.5),
+    "start_noise_share": ({**LOOPED, "input_injection": True, "start_noise": 0.5}, 0.4),
     "is_causal": ({}, False),
     "qkv_conv_kernel": ({}, 3),
     "attention_scaling": ({}, "log_length"),
@@ -661,6 +662,8 @@ def test_every_field_of_a_pair_matters(name: str, field: str, tiny_model: Make, 
         ({"share_layers": True, "num_loops": 1}, "num_loops above 1 .*not 1"),
         ({"input_injection": True}, "input_injection .* needs share_layers: true"),
         ({"start_noise": -1.0}, "start_noise must be 0 or more, not -1.0"),
+        ({"start_noise_share": 0.0}, r"start_noise_share must be in \(0, 1\], not 0.0"),
+        ({"start_noise_share": 0.5}, "start_noise_share 0.5 needs start_noise above 0"),
         ({"start_noise": 1.0}, "start_noise 1.0 drowns .* needs input_injection: true"),
         ({"parallel_block": True, "norm_position": "post"}, "norm_position must be pre or sandwich, not post"),
         ({"answer_width": [1]}, r"answer_width is two numbers \(times, plus\), not \[1\]"),
@@ -1104,6 +1107,16 @@ def test_start_noise_is_on_the_first_state_in_training_alone(tiny_model: Make, b
     assert torch.equal(noisy(batch).last_hidden_state, plain(batch).last_hidden_state)
     before = [model.train()(batch, output_hidden_states=True).hidden_states[0] for model in (noisy, plain)]
     assert 2.5 < (before[0] - before[1]).std() < 3.5
+
+
+def test_start_noise_may_be_on_a_share_of_the_sequences(tiny_model: Make, batch: torch.Tensor) -> None:
+    fields = {"kind": PositionalModel, "share_layers": True, "num_loops": 2, "input_injection": True}
+    noisy, plain = (tiny_model(("token", "t5"), **fields, **noise) for noise in
+                    ({"start_noise": 1.0, "start_noise_share": 0.25}, {}))  # fmt: skip
+    many = batch[:1].repeat(400, 1)
+    before = [model.train()(many, output_hidden_states=True).hidden_states[0] for model in (noisy, plain)]
+    moved = (before[0] != before[1]).flatten(1)
+    assert torch.equal(moved.any(1), moved.all(1)) and 60 < moved.any(1).sum() < 140
 
 
 @covered

@@ -102,7 +102,8 @@ class PositionalConfig(PreTrainedConfig):
             that one layer serves all depths (ALBERT). input_injection: the embeddings are added again before each loop.
             start_noise: standard deviation of what is added, in training, to the state that the first loop begins with,
             so that loops must come to the answer from any state: without it a chain of guesses about what is not yet
-            known can hold out against what comes to be known.
+            known can hold out against what comes to be known. start_noise_share: of the sequences that begin so, each
+            time anew; what takes long to learn at all needs some that do not.
         is_causal: False makes an encoder.
         qkv_conv_kernel: width of a depthwise convolution along the sequence over queries, keys and values, one filter
             a channel and no bias, before they are turned (Primer's MDHA, So et al. 2021, arXiv 2109.08668; the first
@@ -142,6 +143,7 @@ class PositionalConfig(PreTrainedConfig):
     num_loops: int | None = None
     input_injection: bool = False
     start_noise: float = 0.0
+    start_noise_share: float = 1.0
     is_causal: bool = True
     qkv_conv_kernel: int | None = None
     attention_scaling: Literal["none", "log_length"] = "none"
@@ -201,6 +203,9 @@ class PositionalConfig(PreTrainedConfig):
             _require(not self.input_injection, "input_injection adds the embeddings again before every loop: it needs "
                                                "share_layers: true")  # fmt: skip
         _require(self.start_noise >= 0, f"start_noise must be 0 or more, not {self.start_noise}")
+        share = self.start_noise_share
+        _require(0 < share <= 1, f"start_noise_share must be in (0, 1], not {share}")
+        _require(share == 1 or self.start_noise > 0, f"start_noise_share {share} needs start_noise above 0")
         fits = not self.start_noise or self.input_injection
         _require(fits, f"start_noise {self.start_noise} drowns what only the first loop sees: it needs "
                        "input_injection: true")  # fmt: skip

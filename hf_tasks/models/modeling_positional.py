@@ -648,7 +648,10 @@ class PositionalModel(PositionalPreTrainedModel):
         embeds = self.dropout(embeds)
         hidden_states = embeds
         if self.training and self.config.start_noise:
-            hidden_states = hidden_states + self.config.start_noise * torch.randn_like(hidden_states)
+            size = torch.full_like(embeds[:, :1, :1], self.config.start_noise)
+            if self.config.start_noise_share < 1:
+                size = size * (torch.rand_like(size) < self.config.start_noise_share)
+            hidden_states = hidden_states + size * torch.randn_like(hidden_states)
         for depth in range(self.config.num_hidden_layers):
             index = depth % len(self.layers)
             if self.config.input_injection and depth and index == 0:
