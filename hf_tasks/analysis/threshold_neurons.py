@@ -154,6 +154,7 @@ def figure_of(results: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    sizes: list[float] = []
     for name, metric, style in (
         ("threshold neurons", "bias", "o-"), ("mean model", "bias", "s-"), ("mean model", "bias by algebra", "k--"),
     ):  # fmt: skip
@@ -163,6 +164,8 @@ def figure_of(results: dict[str, Any]) -> Figure:
         axes.fill_between(sizes, [row["min"] for row in rows], [row["max"] for row in rows], alpha=0.2)
     axes.axvline(1.0, color="gray", lw=1)
     axes.set(xscale="log", xlabel="step size over 8 pi / d^2", ylabel="b at the end")
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.minorticks_off()
     axes.set_title(
         f"d = {results['settings']['dimensions']}; {len(results['seeds'])} seeds, minimum to maximum", fontsize=10
     )
