@@ -114,8 +114,8 @@ def gradient_norms(
 
 
 def _layer_of(parameter: str) -> str:
-    """`a.layer.3.b.weight` -> `a.layer.3`, `a.norm.weight` -> `a.norm`."""
-    block = re.match(r"(.*?\.\d+)\.", parameter)
+    """`a.layer.3.b.weight` -> `a.layer.3`, `a.stages.1.layers.2.b` -> `a.stages.1.layers.2`, `a.norm.w` -> `a.norm`."""
+    block = re.match(r"(.*?\.\d+(?:\.layers\.\d+)?)\.", parameter)
     return block[1] if block else parameter.rpartition(".")[0]
 
 

@@ -350,6 +350,8 @@ def check_shared(recipe: Experiment) -> None:
         "matrix_lr_multiplier": recipe.matrix_lr_multiplier,
         **{f"encoding_lr_multiplier.{name}": factor for name, factor in recipe.encoding_lr_multiplier.items()},
         **{f"trainer.{key}": recipe.trainer.get(key) for key in sizes},
+        **{f"models.{name}.trainer.{key}": recipe.section(name).trainer.get(key)
+           for name in recipe.models for key in sizes},
     })  # fmt: skip
 
 
@@ -380,8 +382,20 @@ def _check(recipe: Recipe) -> None:
         _check_new_models(recipe)
     else:
         _check_adapters(recipe)
+    check_trainers(recipe)
+
+
+def check_trainers(recipe: Experiment) -> None:
+    """Build the arguments of the recipe's `trainer`, and of every model that has one of its own."""
+    training_arguments(recipe, "unused", 0)
     for name in recipe.models:
-        training_arguments(recipe.with_trainer_of(name), "unused", 0)
+        own, where = recipe.section(name).trainer, f"{recipe.name}.models.{name}.trainer"
+        if recipe.optimizer == MUON and "optim" in own:
+            raise UserError(
+                f"{where}.optim {own['optim']!r} is not read: the recipe's optimizer is {MUON}; leave out one"
+            )
+        if own:
+            training_arguments(recipe.with_trainer_of(name), "unused", 0, where)
 
 
 def _check_new_models(recipe: Recipe) -> None:
@@ -411,7 +425,12 @@ def _check_adapters(recipe: Recipe) -> None:
     if recipe.model:
         raise UserError(f"{recipe.name}.model is for new models, and base brings its own: leave one of the two out")
     for name in recipe.models:
-        read_section(recipe.model_fields(name), f"{recipe.name}.models.{name}")
+        where = f"{recipe.name}.models.{name}"
+        adapted = read_section(recipe.model_fields(name), where) is not None
+        if adapted and recipe.section(name).freeze_embeddings:
+            raise UserError(
+                f"{where}.freeze_embeddings: an adapter freezes the base as it is; leave it out, or set method to none"
+            )
 
 
 def check_stable(where: str, config: Any, tokenizer: Any, task: Task) -> None:
@@ -462,16 +481,17 @@ def build_config(recipe: Recipe, name: str) -> Any:
         raise UserError(f"{recipe.name}.models.{name}: {' '.join(str(error).split())}") from error
 
 
-def training_arguments(recipe: Experiment, output: str, seed: int) -> Any:
-    """transformers' `TrainingArguments` for one run of the recipe."""
+def training_arguments(recipe: Experiment, output: str, seed: int, where: str = "") -> Any:
+    """transformers' `TrainingArguments` for one run of the recipe; `where` names the section in a message."""
     from transformers import TrainingArguments
 
+    where = where or f"{recipe.name}.trainer"
     known = {f.name: f.type for f in fields(TrainingArguments) if f.init and f.name not in _RESERVED_ARGUMENTS}
     for key, value in recipe.trainer.items():
         if key not in known:
-            raise unknown_name(f"key of {recipe.name}.trainer (a field of TrainingArguments)", key, known)
+            raise unknown_name(f"key of {where} (a field of TrainingArguments)", key, known)
         if known[key] in (bool, int, float):  # transformers itself looks at no types
-            value_of(known[key], value, f"{recipe.name}.trainer.{key}")
+            value_of(known[key], value, f"{where}.{key}")
     settings = {
         "logging_steps": 50,
         "save_total_limit": 2,
@@ -485,4 +505,4 @@ def training_arguments(recipe: Experiment, output: str, seed: int) -> Any:
     try:
         return TrainingArguments(**settings)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{recipe.name}.trainer: {' '.join(str(error).split())}") from error
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from error

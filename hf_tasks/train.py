@@ -460,7 +460,9 @@ def check_it_fits(recipe: Any) -> None:
     for name in recipe.models:
         steps = training_arguments(recipe.with_trainer_of(name), "unused", 0).max_steps
         if recipe.data_of(name).size is None and steps <= 0:
-            raise UserError(f"{recipe.name}.data.size is not given, so the stream is endless: set trainer.max_steps")
+            raise UserError(
+                f"{recipe.name}: model {name} is given no data.size, so its stream is endless: set trainer.max_steps"
+            )
     if recipe.head == TOKEN_CLASSIFICATION:
         _check_classifiers(recipe)
         return
@@ -539,13 +541,13 @@ def _check_classifiers(recipe: Recipe) -> None:
 
 
 def _check_seen(where: str, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
-    """Refuse read-out places at which a causal model has not seen the whole clause."""
+    """Refuse read-out places at which a causal model has not seen all of the clause but the token that closes it."""
     row = {name: values[0] for name, values in task.generate("train", size=1).items()}
-    for place, end in zip(row["read_positions"], row["clause_ends"], strict=True):
-        if len(tokenizer(row["prompt"][place:end], add_special_tokens=False)["input_ids"]) > 1:  # type: ignore[arg-type]
+    for start, place, end in zip(row["clause_starts"], row["read_positions"], row["clause_ends"], strict=True):
+        if len(tokenizer(row["prompt"][place:end], add_special_tokens=False)["input_ids"]) > 2:  # type: ignore[arg-type]
             raise UserError(
-                f"{where}.is_causal is true, and the value of the clause {row['prompt'][place:end]!r} is read off at "
-                f"its first token, before a causal model has seen the rest: set is_causal to false or, for lego, "
+                f"{where}.is_causal is true, and the value of the clause {row['prompt'][start:end]!r} is read off "
+                "before a causal model has seen the rest of it: set is_causal to false or, for lego, "
                 "parameters.read_at to end"
             )
 
@@ -655,7 +657,7 @@ def _build_trainer(recipe: Any, name: str, seed: int, workshop: Path, continued:
             shown = recipe.evaluation.every, recipe.evaluation.every_size
             callbacks.append(watch(recipe.get_task(name), parts["processing_class"], *shown))
         if recipe.evaluation.sharpness is not None:
-            callbacks.append(_sharpness_callback(recipe, parts))
+            callbacks.append(_sharpness_callback(recipe, name, parts))
     args = training_arguments(recipe, str(workshop), seed)
     args.restore_callback_states_from_checkpoint = True
     if args.ddp_find_unused_parameters is None:
@@ -680,6 +682,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
         collator: Any = ClauseCollator(tokenizer.pad_token_id, per_clause is not None)  # type: ignore[arg-type]
         set_seed(seed)
         model = build_classifier(recipe, name)
+        _freeze(recipe, name, model)
         if not continued:
             _mimic(recipe, name, seed, model, data, collator)
         args = training_arguments(recipe, "unused", seed)
@@ -689,8 +692,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
         data = training_data(task, recipe.data_of(name).size, seed, recipe.base)
         collator, loss = AnswerCollator(tokenizer.pad_token_id), None  # type: ignore[arg-type]
         model = _build_model(recipe, name)
-    if recipe.section(name).freeze_embeddings:
-        freeze_embeddings(model, max_share=1.0)
+        _freeze(recipe, name, model)
     return {
         "model": model,
         "processing_class": tokenizer,
@@ -700,10 +702,19 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
     }
 
 
-def _sharpness_callback(recipe: Recipe, parts: dict[str, Any]) -> SharpnessCallback:
+def _freeze(recipe: Recipe, name: str, model: Any) -> None:
+    """Freeze what the model's section wants frozen."""
+    if recipe.section(name).freeze_embeddings:
+        freeze_embeddings(model, max_share=1.0)
+
+
+def _sharpness_callback(recipe: Recipe, name: str, parts: dict[str, Any]) -> SharpnessCallback:
     """On the first training rows, by the loss that is trained."""
     rows = list(itertools.islice(parts["train_dataset"], recipe.evaluation.every_size))
     batch, of = parts["data_collator"](rows), parts["compute_loss_func"]
+    per_clause = recipe.section(name).layers_per_clause
+    if per_clause is not None:  # the loss of training is a share of it: of an accumulated step, of several processes
+        of = loss_by_depth(parts["model"], per_clause)
 
     def loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         if of is None:

@@ -111,6 +111,7 @@ def test_one_is_the_edge_of_stability(name: str) -> None:
         lambda p: torch.optim.Adam(p),  # before its first step
         lambda p: torch.optim.RMSprop(p),
         lambda p: torch.optim.SGD([{"params": p[:1], "momentum": 0.5}, {"params": p[1:]}], lr=0.1),
+        lambda p: torch.optim.SGD(p[:1], lr=0.1),  # thawed behind its back
     ],
 )
 def test_no_limit_is_made_up(optimizer: Any) -> None:
@@ -166,7 +167,24 @@ def test_full_batch_descent_comes_to_the_edge(tmp_path: Any) -> None:
     assert 0.9 < late.mean() < 1.1, relative
 
 
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")
+def test_a_run_that_diverges_goes_on(tmp_path: Any) -> None:
+    rows = [{"input_ids": row, "labels": row} for row in ROWS]
+    running = trainer(gpt2(), tmp_path, rows, [SharpnessCallback(BATCH, every=4)], max_steps=8, learning_rate=1e6,
+                      optim="sgd", max_grad_norm=0.0)  # fmt: skip
+    running.train()
+    last = [entry["sharpness"] for entry in running.state.log_history if "sharpness" in entry]
+    assert len(last) == 2 and last[-1] != last[-1]
+
+
+def test_looks_are_counted_in_steps() -> None:
+    with pytest.raises(UserError, match="every=0: give a number of steps, 1 or more"):
+        SharpnessCallback(BATCH, every=0)
+
+
 def test_half_precision_is_refused(tmp_path: Any) -> None:
     rows = [{"input_ids": row, "labels": row} for row in ROWS]
     with pytest.raises(UserError, match=r"transformer.wte.weight is of torch.bfloat16, and sharpness needs float32"):
         trainer(gpt2().bfloat16(), tmp_path, rows, [SharpnessCallback(BATCH)]).train()
+    with pytest.raises(UserError, match="sharpness needs float32: set bf16 and fp16 to false"):
+        trainer(gpt2(), tmp_path, rows, [SharpnessCallback(BATCH)], bf16=True).train()

@@ -108,7 +108,7 @@ def test_a_causal_classifier_reads_where_it_has_seen_the_clause(recipe_file: str
     with pytest.raises(UserError, match=r"models.looped.is_causal is true.* parameters.read_at to end") as caught:
         check_it_fits(load_recipe(recipe_file, settings=causal))
     assert "\n" not in str(caught.value)
-    for read_at in ("read_at=end", "read_at=end, format: words"):
+    for read_at in ("read_at=end", "read_at=end, format: words", "format=arrow"):
         written = read_at.replace("=", ": ")
         check_it_fits(load_recipe(recipe_file, settings=[*causal, f"parameters={{query: false, {written}}}"]))
 

@@ -104,6 +104,16 @@ def test_gradient_norms_are_those_that_clipping_sees() -> None:
     assert not any("patch_embeddings" in layer for layer in gradient_norms(model, batch))
 
 
+def test_blocks_of_stages_are_layers_of_their_own() -> None:
+    torch.manual_seed(0)
+    config = transformers.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 2], num_stages=2, image_size=32)
+    model = transformers.ConvNextForImageClassification(config)
+    batch = {"pixel_values": torch.randn(2, 3, 32, 32), "labels": torch.tensor([0, 1])}
+    norms = gradient_norms(model, batch)
+    blocks = [f"convnext.encoder.stages.{stage}.layers.{block}" for stage, block in ((0, 0), (1, 0), (1, 1))]
+    assert {*blocks, "convnext.embeddings.patch_embeddings", "classifier"} <= norms.keys()
+
+
 def test_what_is_much_of_a_model_is_not_frozen_unasked() -> None:
     torch.manual_seed(0)
     special = {"bos_token_id": 0, "eos_token_id": 1}

@@ -146,7 +146,18 @@ def test_a_model_has_data_and_a_trainer_of_its_own_and_sharpness_is_measured(rec
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (["models.ours.trainer={learnin_rate: 1}"], "unknown key of tiny.trainer .* 'learnin_rate' .*learning_rate"),
+        (
+            ["models.ours.trainer={learnin_rate: 1}"],
+            "unknown key of tiny.models.ours.trainer .* 'learnin_rate' .*learning_rate",
+        ),
+        (
+            ["models.ours.trainer={per_device_train_batch_size: 0}"],
+            "models.ours.trainer.per_device_train_batch_size must",
+        ),
+        (
+            ["optimizer=muon", "models.ours.trainer={optim: sgd}"],
+            "models.ours.trainer.optim 'sgd' is not read: .* muon",
+        ),
         (["models.ours.freeze_embeddings=3"], "tiny.models.ours.freeze_embeddings must be .*bool"),
         (["models.ours.data={size: 0}"], "tiny.models.ours.data.size must be positive, not 0"),
         (["evaluation.sharpness=0"], "tiny.evaluation.sharpness must be positive, not 0"),

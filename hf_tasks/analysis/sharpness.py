@@ -6,7 +6,8 @@
   S^1/2 H S^1/2 is above 2 (1 + beta) / (1 - tau). S holds the learning rate of every parameter over what its gradient
   is divided by. `relative_sharpness` is the largest eigenvalue over this limit, so that 1 is the edge of stability for
   SGD (without momentum: sharpness = 2 / learning rate; Ahn et al. 2022, arXiv 2212.07469), for SGD with momentum, and
-  for Adam. Where steps are of another kind (Nesterov, Muon, AMSGrad) it is left out.
+  for Adam. Clipping and weight decay are not looked at. Where steps are of another kind (Nesterov, Muon, AMSGrad) it is
+  left out.
 - Training does not notice: modes, gradients, attention implementation and random states are as before.
 """
 
@@ -35,7 +36,7 @@ def largest_eigenvalue(
         tolerance: relative change between two products at which to stop.
 
     Returns:
-        the largest Ritz value, which comes from below.
+        the largest Ritz value, which comes from below; NaN if a product is not finite.
     """
     basis = [start / start.norm()]
     diagonal: list[Tensor] = []
@@ -43,6 +44,8 @@ def largest_eigenvalue(
     found = float("nan")
     for _ in range(min(iterations, len(start))):
         rest = product(basis[-1])
+        if not rest.isfinite().all():  # a run that has diverged
+            return float("nan")
         diagonal.append(rest @ basis[-1])
         for _ in range(2):  # once leaves rounding errors that grow into copies of the eigenvalue
             for vector in basis:
@@ -105,14 +108,16 @@ def step_sizes(optimizer: Any, parameters: Sequence[Tensor]) -> tuple[list[Tenso
 
     Returns:
         None where no such limit is known: other optimizers than SGD, Adam and AdamW in their plain forms, Adam before
-        its first step, or groups whose momenta differ.
+        its first step, groups whose momenta differ, or a parameter that the optimizer does not have.
     """
     optimizer = getattr(optimizer, "optimizer", optimizer)
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     found: list[Tensor | float] = []
     limits = set()
     for parameter in parameters:
-        group = groups[id(parameter)]
+        group = groups.get(id(parameter))
+        if group is None:
+            return None
         if type(optimizer) is torch.optim.SGD and not group["nesterov"]:
             found.append(group["lr"])
             limits.add(2 * (1 + group["momentum"]) / (1 - (group["dampening"] if group["momentum"] else 0)))
@@ -133,7 +138,8 @@ class SharpnessCallback(TrainerCallback):
     """Logs `sharpness` and, where there is one, `relative_sharpness` every so many steps of a `Trainer`.
 
     Both are of the step that comes next. One look takes a forward and a backward pass and for each figure some ten
-    products, of which each costs about as much again; the graph of the whole batch is held in memory.
+    products, of which each costs about as much again. The graph of the whole batch is held in memory, and for every
+    product a vector as large as all trained parameters.
 
     Args:
         batch: what the model's `forward` takes, labels included.
@@ -142,7 +148,8 @@ class SharpnessCallback(TrainerCallback):
         iterations, tolerance: as in `largest_eigenvalue`.
 
     Raises:
-        UserError: when training begins: a trainable weight is in half precision, in which curvature drowns.
+        UserError: `every` is not positive; when training begins: weights or activations are in half precision, in which
+            curvature drowns.
     """
 
     def __init__(
@@ -153,10 +160,14 @@ class SharpnessCallback(TrainerCallback):
         iterations: int = 30,
         tolerance: float = 1e-3,
     ) -> None:
+        if every < 1:
+            raise UserError(f"every={every}: give a number of steps, 1 or more")
         self.batch, self.every, self.loss = batch, every, loss or _own_loss
         self.iterations, self.tolerance = iterations, tolerance
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.bf16 or args.fp16:
+            raise UserError("sharpness needs float32: set bf16 and fp16 to false, or leave it out")
         for name, parameter in kwargs["model"].named_parameters():
             if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
                 raise UserError(

@@ -182,6 +182,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of results.json and results.png")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     given = parser.parse_args(arguments)
+    if min(given.seeds) < 0:
+        parser.error(f"--seeds {min(given.seeds)}: give numbers from 0 on")
+    if given.output.is_file():
+        parser.error(f"--output {given.output} is a file: give a folder")
     given.output.mkdir(parents=True, exist_ok=True)  # what cannot be written is to fail before it is measured
     results = measure(RATIOS, given.seeds)
     write_text(given.output / "results.json", json.dumps(results, indent=1) + "\n")

@@ -15,7 +15,7 @@ from hf_tasks.corpora import GRAMMARS, get_corpus
 from hf_tasks.corpora.code_exercises import CodeExercises
 from hf_tasks.corpora.tinystories import TinyStoriesInstruct
 from hf_tasks.errors import UserError, unknown_name
-from hf_tasks.recipe import TEXT, Experiment, check_positive, check_shared, training_arguments
+from hf_tasks.recipe import TEXT, Experiment, check_positive, check_shared, check_trainers
 from hf_tasks.strict import build
 
 PYTHON_FILES = "python_files"  # a source that nobody writes: the standard library of Python
@@ -160,6 +160,7 @@ def check_text_recipe(recipe: TextRecipe) -> None:
         _check_model(recipe, name, before)
         before.append(name)
     _check_evaluation(recipe)
+    check_trainers(recipe)
 
 
 def _check_source(where: str, source: Source) -> None:
@@ -213,7 +214,6 @@ def _check_model(recipe: TextRecipe, name: str, before: list[str]) -> None:
             raise UserError(f"{where}: max_position_embeddings {window} is below context {recipe.context}: raise it")
         if section.added_layers:
             raise UserError(f"{where}.added_layers are added to another model: name it as start_from")
-    training_arguments(recipe.with_trainer_of(name), "unused", 0)
 
 
 def _can_grow(recipe: TextRecipe, name: str) -> bool:
