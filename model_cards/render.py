@@ -30,6 +30,8 @@ def model_cards() -> dict[str, str]:
     cards = {}
     for path in sorted(RESULTS.glob("*/results.json")):
         results = json.loads(path.read_text("utf-8"))
+        if "recipe" not in results:  # of a command that trains no model of ours
+            continue
         recipe = load_recipe(results["recipe"], results["preset"])
         seed = results["seeds"][0]
         cards[f"{recipe.name}/README.md"] = render_recipe_card(recipe, results)

@@ -112,7 +112,7 @@ def train_neurons(
 
 
 def measure(ratios: tuple[float, ...], seeds: list[int], dimensions: int = DIMENSIONS) -> dict[str, Any]:
-    """Both models at step sizes of so many thresholds, in the form of `results.json`."""
+    """Both models at step sizes of so many thresholds, in the form of `results.json`, but for a recipe."""
     begun, runs = time.monotonic(), []
     bar = tqdm(total=len(ratios) * len(seeds), desc="threshold neurons")
     cells = []
@@ -133,8 +133,6 @@ def measure(ratios: tuple[float, ...], seeds: list[int], dimensions: int = DIMEN
         runs.append({"name": "threshold neurons", "seed": seed, "cells": cells})
     bar.close()
     return {
-        "recipe": "threshold-neurons",
-        "preset": "cpu",
         "command": "python -m hf_tasks.analysis.threshold_neurons",
         "settings": {"dimensions": dimensions, "rows": ROWS, "signal": SIGNAL, "steps x step size": TIME,
                      "threshold": threshold(dimensions)},
