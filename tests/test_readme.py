@@ -66,7 +66,6 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "c-programs",
         "multiplication",
         "addition-in-context",
-        "addition-samples",
         "sum-of-products",
         "sgd-fine-tuning",
         "threshold-neurons",
