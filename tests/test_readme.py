@@ -66,6 +66,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "c-programs",
         "multiplication",
         "addition-in-context",
+        "addition-samples",
         "sum-of-products",
         "sgd-fine-tuning",
         "threshold-neurons",
