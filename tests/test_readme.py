@@ -67,6 +67,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "multiplication",
         "addition-in-context",
         "addition-samples",
+        "addition-formats",
         "sum-of-products",
         "sgd-fine-tuning",
         "threshold-neurons",
