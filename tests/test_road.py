@@ -365,6 +365,7 @@ def _in_child(arguments: list[str], errors: Path) -> None:
     """The command line, with what it writes to stderr in a file."""
     with errors.open("w") as file:
         os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     main(arguments)
 
 
