@@ -255,10 +255,10 @@ def evaluate(recipe: Any, runs: list[tuple[str, int, Path]], output: Path) -> di
         learned = learning_order(history)
         order = {"learned": {str(depth): step for depth, step in learned.items()}} if learned else {}
         curve = [entry for entry in history if "sharpness" in entry]
-        order |= {"sharpness": curve} if curve else {}
+        watched = {"sharpness": curve} if curve else {}
         cells = evaluate_model(recipe, name, folder)
         shown = _shown(folder)
-        entries.append({"name": name, "seed": seed, **facts, **order, **shown, "cells": cells})
+        entries.append({"name": name, "seed": seed, **facts, **order, **watched, **shown, "cells": cells})
     ceilings = last_ceilings(recipe)
     references = _references(recipe, output)
     results = {

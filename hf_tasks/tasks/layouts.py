@@ -404,11 +404,11 @@ class Steps(Layout):
         return a + b + 1 + c + d + 1 + self.notation.longest_answer
 
     def answer(self, problems: Problems, result: Result) -> pa.Array:
-        parts, reverse = [], self.notation.reverse != "none"
+        parts = []
         for operand, mark in ((0, "+"), (2, "=")):
             first, second = (problems["digits"][:, operand + i] for i in (0, 1))
             product, _ = settle(product_columns(first, second))
-            parts += [self.number(product, number_lengths(product), reverse), literal(mark, len(product))]
+            parts += [self.dress_answer(problems, product, number_lengths(product)), literal(mark, len(product))]
         return text_array(join(*parts, self.signed_number(problems, result)))
 
 
