@@ -215,6 +215,7 @@ def render_model_card(
         run=run,
         adapter=adapter,
         base=base_id or recipe.base,
+        started=recipe.section(name).start_from,
         source=repo_id or run_name(name, seed),
         dataset_id=dataset_id,
         own="" if run is None else _own_table(recipe, run["cells"]),

@@ -100,6 +100,8 @@ class Section:
         stock: an architecture of transformers ("bert", "albert"; the other keys are fields of its config), or a
             checkpoint of one, a folder or a name on the Hub.
         pretrained: begin from the weights of that checkpoint, and not from its config alone.
+        start_from: an earlier model of the recipe, of the same shape, from whose weights, trained with the same seed,
+            this one starts.
         mimic: train heads to the maps of LEGO before the task.
         layers_per_clause: of a token classifier: a value at depth d is read off after layers_per_clause x d layers and
             after every layers_per_clause further ones. None: behind the last layer alone.
@@ -113,6 +115,7 @@ class Section:
     lengths: list[Any] | None = None
     stock: str | None = None
     pretrained: bool = False
+    start_from: str | None = None
     mimic: Mimic | None = None
     layers_per_clause: int | None = None
     freeze_embeddings: bool = False
@@ -380,6 +383,7 @@ def _check(recipe: Recipe) -> None:
     })  # fmt: skip
     if recipe.base is None:
         _check_new_models(recipe)
+        _check_starts(recipe)
     else:
         _check_adapters(recipe)
     check_trainers(recipe)
@@ -418,6 +422,34 @@ def _check_new_models(recipe: Recipe) -> None:
             raise UserError(f"{where}.pretrained needs stock, the checkpoint to begin from")
 
 
+def _check_starts(recipe: Recipe) -> None:
+    """See that a model which starts from another one comes behind it, and that the two have one shape."""
+    import torch
+
+    from hf_tasks.models import PositionalForCausalLM, PositionalForTokenClassification
+
+    head = PositionalForCausalLM if recipe.head == CAUSAL_LM else PositionalForTokenClassification
+    names = list(recipe.models)
+    for place, name in enumerate(names):
+        where, before = f"{recipe.name}.models.{name}", recipe.section(name).start_from
+        if before is None:
+            continue
+        if before not in names[:place]:
+            raise unknown_name(f"earlier model in {where}.start_from", before, names[:place])
+        for each in (before, name):
+            if recipe.section(each).stock is not None:
+                raise UserError(f"{where}.start_from is for models of ours, and {each!r} is stock: leave it out")
+        with torch.device("meta"):
+            theirs, ours = (head(build_config(recipe, each)).state_dict() for each in (before, name))
+        for key in {**theirs, **ours}:
+            shapes = [list(weights[key].shape) if key in weights else None for weights in (theirs, ours)]
+            if shapes[0] != shapes[1]:
+                raise UserError(
+                    f"{where} starts from {before!r}, whose {key} is {shapes[0]} and not {shapes[1]}: give both one "
+                    "shape, alphabet and number of values"
+                )
+
+
 def _check_adapters(recipe: Recipe) -> None:
     """Read every adapter section by itself."""
     from hf_tasks.adapters import read_section
@@ -426,6 +458,8 @@ def _check_adapters(recipe: Recipe) -> None:
         raise UserError(f"{recipe.name}.model is for new models, and base brings its own: leave one of the two out")
     for name in recipe.models:
         where = f"{recipe.name}.models.{name}"
+        if recipe.section(name).start_from is not None:
+            raise UserError(f"{where}.start_from: all models of the recipe start from its base: leave it out")
         adapted = read_section(recipe.model_fields(name), where) is not None
         if adapted and recipe.section(name).freeze_embeddings:
             raise UserError(

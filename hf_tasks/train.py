@@ -651,7 +651,7 @@ def _build_trainer(recipe: Any, name: str, seed: int, workshop: Path, continued:
 
         parts = trainer_parts(recipe, name, seed, workshop.parent.parent)
     else:
-        parts = _task_parts(recipe, name, seed, continued)
+        parts = _task_parts(recipe, name, seed, continued, workshop.parent.parent)
         if recipe.evaluation.every is not None:
             watch = ClauseCallback if recipe.head == TOKEN_CLASSIFICATION else ExactMatchCallback
             shown = recipe.evaluation.every, recipe.evaluation.every_size
@@ -671,7 +671,7 @@ def _build_trainer(recipe: Any, name: str, seed: int, workshop: Path, continued:
     return trainer
 
 
-def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[str, Any]:
+def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool, output: Path) -> dict[str, Any]:
     """Model, tokenizer, data, collator and loss of a model on a task, by the names of the Trainer's arguments."""
     task = recipe.get_task(name)
     set_seed(seed)
@@ -681,7 +681,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
         per_clause = recipe.section(name).layers_per_clause
         collator: Any = ClauseCollator(tokenizer.pad_token_id, per_clause is not None)  # type: ignore[arg-type]
         set_seed(seed)
-        model = build_classifier(recipe, name)
+        model = _started(recipe, name, seed, build_classifier(recipe, name), output)
         _freeze(recipe, name, model)
         if not continued:
             _mimic(recipe, name, seed, model, data, collator)
@@ -691,7 +691,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
         tokenizer = get_tokenizer(task, recipe.base)
         data = training_data(task, recipe.data_of(name).size, seed, recipe.base)
         collator, loss = AnswerCollator(tokenizer.pad_token_id), None  # type: ignore[arg-type]
-        model = _build_model(recipe, name)
+        model = _started(recipe, name, seed, _build_model(recipe, name), output)
         _freeze(recipe, name, model)
     return {
         "model": model,
@@ -700,6 +700,14 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool) -> dict[s
         "data_collator": collator,
         "compute_loss_func": loss,
     }
+
+
+def _started(recipe: Recipe, name: str, seed: int, model: Any, output: Path) -> Any:
+    """The model with the weights of the one that it starts from, if it does."""
+    before = recipe.section(name).start_from
+    if before is None:
+        return model
+    return type(model).from_pretrained(output / run_name(before, seed), config=model.config, dtype=torch.float32)
 
 
 def _freeze(recipe: Recipe, name: str, model: Any) -> None:

@@ -323,6 +323,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
         (["model.hidden_size=32"], r"tiny.model is for new models, and base brings its own"),
         (["base=null"], r"tiny.adapter adapts a checkpoint: give it as base"),
         (["base=[7]"], r"tiny.base must be of type str"),
+        (["models.full.start_from=ours"], "models.full.start_from: all models of the recipe start from its base"),
     ],
 )
 def test_mistakes_in_the_section_are_one_line_before_the_base_is_there(

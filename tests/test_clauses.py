@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AlbertConfig, AlbertForTokenClassification, BertConfig, BertForTokenClassification
 
 from hf_tasks.analysis.forward import read_asked
@@ -128,6 +129,26 @@ def test_a_checkpoint_in_a_folder_is_where_training_begins(recipe_file: str, tmp
         assert ours.config.num_labels == 2 and ours.config.hidden_size == 16
         name = "bert.encoder.layer.1.output.dense.weight"
         assert torch.equal(ours.get_parameter(name), saved.get_parameter(name)) == pretrained
+
+
+def test_a_model_starts_from_an_earlier_one_of_its_seed(recipe_file: str, tmp_path: Path) -> None:
+    later = "{start_from: looped, share_layers: true, layers_per_clause: 1, num_hidden_layers: 6, start_noise: 0.5, "
+    later += "input_injection: true, positions: [{ids: token, encoding: match}], trainer: {max_steps: 0}}"
+    settings = [f"models.later={later}", *(f"models.{name}=null" for name in ("mimicking", "d3", "bert"))]
+    run_recipe(load_recipe(recipe_file, settings=settings), [0, 1], tmp_path / "out")
+    weights = {
+        (name, seed): load_file(tmp_path / "out" / run_name(name, seed) / "model.safetensors")
+        for name in ("looped", "later")
+        for seed in (0, 1)
+    }
+    for seed in (0, 1):
+        before, after = weights["looped", seed], weights["later", seed]
+        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    assert not torch.equal(weights["later", 0]["score.weight"], weights["later", 1]["score.weight"])
+    config = json.loads((tmp_path / "out" / run_name("later", 0) / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["start_noise"]) == (6, 0.5)
+    cards = [(tmp_path / "out" / run_name(name, 0) / "README.md").read_text() for name in ("looped", "later")]
+    assert ["It starts from the weights of `looped`" in card for card in cards] == [False, True]
 
 
 def test_accuracy_is_that_of_asked_clauses() -> None:
@@ -259,6 +280,9 @@ def test_accuracy_by_depth_counts_every_clause_once() -> None:
         ("evaluation.parameters.alphabet=40", "let both have one alphabet"),
         ("evaluation.grid=[3]", "evaluation.grid"),
         ("models.looped.mimc={}", "mimc"),
+        ("models.looped.start_from=d3", "unknown earlier model in chains.models.looped.start_from 'd3'"),
+        ("models.bert.start_from=d3", "models of ours, and 'bert' is stock"),
+        ("models.d3.start_from=mimicking", "whose model.embed_tokens.weight is [35, 16] and not [39, 16]: give both one shape"),
     ],
 )
 def test_mistakes_are_one_clear_line(
