@@ -282,7 +282,10 @@ def test_accuracy_by_depth_counts_every_clause_once() -> None:
         ("models.looped.mimc={}", "mimc"),
         ("models.looped.start_from=d3", "unknown earlier model in chains.models.looped.start_from 'd3'"),
         ("models.bert.start_from=d3", "models of ours, and 'bert' is stock"),
-        ("models.d3.start_from=mimicking", "whose model.embed_tokens.weight is [35, 16] and not [39, 16]: give both one shape"),
+        (
+            "models.d3.start_from=mimicking",
+            "embed_tokens.weight is [35, 16] and not [39, 16]: give both one shape",
+        ),
     ],
 )
 def test_mistakes_are_one_clear_line(

@@ -397,6 +397,27 @@ def test_a_quality_filter_drops_what_scores_too_little(loops: Path, tmp_path: Pa
     assert again["quality"]["digest"] != report["quality"]["digest"] and again["rows_hash"] != report["rows_hash"]
 
 
+def test_the_filter_of_the_rubric_is_made_on_the_way_and_once(
+    letters: type[Letters], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(build_module, "find_embedding_model", lambda: tmp_path)
+    wanted = plain("code_exercises", rows=30, quality=Quality(filter="rubric", probability=0.3))
+    report = build(wanted, tmp_path / "out")
+    made = tmp_path / "out" / WORK / "quality-filter"
+    said = report["parts"]["code_exercises"]["quality"]
+    whole = json.loads((made / "report.json").read_text())
+    assert said["report"]["judge"] == quality.RUBRIC and said["report"]["pool"].startswith(
+        "standard library of CPython"
+    )
+    assert whole["sampled"] == whole["snippets"] == quality.SAMPLE and whole["held_out"] > 800
+    assert report["seconds"]["quality filter"] > 0
+    stamp = (made / "filter.npz").stat().st_mtime_ns
+    monkeypatch.setattr(build_module, "make_rubric_filter", lambda *_: pytest.fail("made twice"))
+    again = build(wanted, tmp_path / "out")["parts"]["code_exercises"]
+    assert again["quality"] == said and (made / "filter.npz").stat().st_mtime_ns == stamp
+
+
 def test_of_a_textbook_the_filter_sees_the_programs(tmp_path: Path) -> None:
     table = pa.table({"text": ["for all of us", "prose"], "code": [["x = 1", "y = 2"], ["for x in y: pass"]]})
 
@@ -414,6 +435,10 @@ def test_without_the_filter_nothing_is_asked_for(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match=r"^no quality filter in .*none'") as caught:
         build(wanted, tmp_path / "out")
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+    monkeypatch.setattr(quality, "EMBEDDING_WHEEL", "no_such_wheel")
+    with pytest.raises(UserError, match=r"^no model for embeddings: pip install"):
+        build(plain("code_exercises", quality=Quality(filter="rubric", probability=0.3)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_programs_are_compared_by_embeddings_too(letters: type[Letters], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,8 +44,9 @@ from hf_tasks.corpora.decontaminate import decontaminate, humaneval
 from hf_tasks.corpora.diversity import diversity_report
 from hf_tasks.corpora.job import PARAMETER, TABLE, generate
 from hf_tasks.corpora.job import Report as JobReport
-from hf_tasks.corpora.mix import WITH_CODE, Mix, open_writer
-from hf_tasks.corpora.quality import Encoder, FilterFolder, embed, load_filter
+from hf_tasks.corpora.mix import RUBRIC_FILTER, WITH_CODE, Mix, open_writer
+from hf_tasks.corpora.quality import REPORT as FILTER_REPORT
+from hf_tasks.corpora.quality import Encoder, FilterFolder, embed, find_embedding_model, load_filter, make_rubric_filter
 from hf_tasks.corpora.readability import readability
 from hf_tasks.dataset import PROVENANCE, SHARD_BYTES, describe, finished_splits, split_path, write_card
 from hf_tasks.errors import UserError
@@ -156,6 +157,7 @@ def build(mix: Mix, output: str | Path, command: str = "", tasks: int = 1) -> Re
 def _build(mix: Mix, output: Path, command: str, tools: _Tools) -> Report:
     seconds: Counter[str] = Counter()
     earlier = _Earlier()
+    tools = _with_rubric_filter(mix, tools, output / WORK / "quality-filter", seconds)
     generated = {name: _generate(mix, name, output / WORK, seconds) for name in mix.parts}  # the dear part first
     reports, nearest = {}, {}
     for name in mix.parts:
@@ -181,7 +183,10 @@ def _build(mix: Mix, output: Path, command: str, tools: _Tools) -> Report:
 
 
 def _load_tools(mix: Mix, tasks: int) -> _Tools:
-    filters = {name: load_filter(part.quality.filter) for name, part in mix.parts.items() if part.quality}
+    named = {name: part.quality.filter for name, part in mix.parts.items() if part.quality}
+    if RUBRIC_FILTER in named.values():
+        find_embedding_model()  # the filter is made when the work begins, and not without it
+    filters = {name: load_filter(where) for name, where in named.items() if where != RUBRIC_FILTER}
     encoder = None
     if mix.decontaminate and mix.decontaminate.max_distance is not None:
         try:
@@ -189,6 +194,17 @@ def _load_tools(mix: Mix, tasks: int) -> _Tools:
         except UserError as error:
             print(f"embeddings are not compared with {mix.decontaminate.benchmark}: {error}", file=sys.stderr)
     return _Tools(filters, encoder, tasks)
+
+
+def _with_rubric_filter(mix: Mix, tools: _Tools, folder: Path, seconds: Counter[str]) -> _Tools:
+    """The tools with the filter that parts name as `rubric`, which is made if it does not stand in the folder."""
+    wanting = [name for name, part in mix.parts.items() if part.quality and part.quality.filter == RUBRIC_FILTER]
+    if not wanting:
+        return tools
+    with _timed(seconds, "quality filter"):
+        if not (folder / FILTER_REPORT).exists():
+            make_rubric_filter(folder)
+        return replace(tools, filters={**tools.filters, **dict.fromkeys(wanting, load_filter(str(folder)))})
 
 
 # Steps.

@@ -9,7 +9,7 @@
 - A part is a config of the dataset. It is named after its corpus, or names it: `weak: {corpus: tinystories, ...}`.
 - The key of a server stands in the environment and in no file.
 - A part with code may name a quality filter, and how sure that has to be:
-  `quality: {filter: runs/quality-filter, probability: 0.3}`.
+  `quality: {filter: runs/quality-filter, probability: 0.3}`. The filter `rubric` is made on the way, without a judge.
 - Where rows are asked for, and what they may cost, may change between two runs of a mix; what is asked for may not.
 """
 
@@ -33,6 +33,7 @@ from hf_tasks.strict import build, read_yaml
 
 MIXES = Path(__file__).parent / "mixes"
 BENCHMARKS = ("humaneval",)
+RUBRIC_FILTER = "rubric"
 
 # Writer -> the fields that it takes, and whether it needs them.
 _SAMPLING = {"temperature": False, "top_p": False}
@@ -50,7 +51,8 @@ class Quality:
     """The quality filter of a part; see quality.py.
 
     Attributes:
-        filter: what `python -m hf_tasks.corpora.quality --output FOLDER` wrote: the folder, or its name on the Hub.
+        filter: what `python -m hf_tasks.corpora.quality --output FOLDER` wrote: the folder, or its name on the Hub. Or
+            "rubric": one is made on the way, see `quality.make_rubric_filter`.
         probability: least score of a row that stays.
     """
 

@@ -671,6 +671,32 @@ def quality_scores(
     }
 
 
+def make_rubric_filter(folder: Path) -> None:
+    """Make the filter that a mix names as `rubric`: of a sample of the standard library, graded by the rubric.
+
+    It is that of the command, but that only what is graded is embedded: three minutes on a quiet core.
+
+    Args:
+        folder: for `filter.npz` and `report.json`, as the command writes them, and the embeddings.
+
+    Raises:
+        UserError: as `quality_scores`.
+    """
+    began, rows = time.monotonic(), python_files.snippets()
+    rows = [rows[place] for place in sample_places(len(rows), SAMPLE, 0)]
+    _, report = quality_scores([row["text"] for row in rows], folder, groups=[row["path"] for row in rows])
+    _write_report(folder, report, python_files.source(None), began)
+
+
+def _write_report(folder: Path, report: Report, pool: str, began: float, **more: Any) -> Report:
+    """Write `report.json`, with what graded texts were of, where and in how many seconds."""
+    from hf_tasks.evaluate import hardware
+
+    whole = {"pool": pool, **more, "hardware": hardware(), "seconds": round(time.monotonic() - began, 1), **report}
+    write_text(folder / REPORT, json.dumps(whole, indent=1) + "\n")
+    return whole
+
+
 def sample_places(count: int, sample: int, seed: int) -> list[int]:
     """Which of so many texts are graded. A smaller sample of the same seed is the first part of a larger one."""
     return _rng("sample", seed).permutation(count)[:sample].tolist()
@@ -822,8 +848,6 @@ def _judge(kind: str, base_url: str | None, model: str | None) -> Iterator[Judge
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Filter a folder of Python; write the filter, report.json and report.md; 2 for a user's mistake."""
-    from hf_tasks.evaluate import hardware
-
     parser = argparse.ArgumentParser(prog="python -m hf_tasks.corpora.quality", description=str(main.__doc__))
     parser.add_argument("--output", type=Path, required=True, help="folder for filter.npz, report.json and report.md")
     parser.add_argument("--folder", type=Path, help="of .py files; the standard library if not given")
@@ -870,13 +894,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
-    pool, seconds = python_files.source(options.folder), round(time.monotonic() - began, 1)
-    made_by = {"pool": pool, "command": command, "hardware": hardware(), "seconds": seconds}
     options.output.mkdir(parents=True, exist_ok=True)
     write_bytes(options.output / FILTER, (options.work / FILTER).read_bytes())
-    write_text(options.output / REPORT, json.dumps(made_by | report, indent=1) + "\n")
+    pool = python_files.source(options.folder)
+    whole = _write_report(options.output, report, pool, began, command=command)
     names = [f"{row['path']}:{row['line']}" for row in rows]
-    head = f"# Quality filter on the {pool}\n\n`{command}`\n\nSeed {options.seed}, {seconds} s on {hardware()}.\n\n"
+    made_on = f"Seed {options.seed}, {whole['seconds']} s on {whole['hardware']}."
+    head = f"# Quality filter on the {pool}\n\n`{command}`\n\n{made_on}\n\n"
     write_text(options.output / "report.md", head + filter_markdown(report, names))
     print(f"kept {report['kept_share']:.1%} of {len(texts):,} snippets; the report is in {options.output}")
     return 0
