@@ -151,6 +151,21 @@ def test_a_model_starts_from_an_earlier_one_of_its_seed(recipe_file: str, tmp_pa
     assert ["It starts from the weights of `looped`" in card for card in cards] == [False, True]
 
 
+def test_sharpness_of_a_loss_by_depth_does_not_depend_on_accumulation(recipe_file: str, tmp_path: Path) -> None:
+    settings = [
+        *(f"models.{name}=null" for name in ("mimicking", "d3", "bert")),
+        "evaluation={lengths: [4], size: 4, sharpness: 1, every_size: 8}",
+        "trainer.learning_rate=0.0",
+        "trainer.max_steps=1",
+    ]
+    measured = []
+    for steps in (1, 2):
+        recipe = load_recipe(recipe_file, settings=[*settings, f"trainer.gradient_accumulation_steps={steps}"])
+        (run,) = run_recipe(recipe, [0], tmp_path / str(steps))["runs"]
+        measured.append(run["sharpness"][0]["sharpness"])
+    assert measured[0] == pytest.approx(measured[1], rel=1e-4) and measured[0] > 0
+
+
 def test_accuracy_is_that_of_asked_clauses() -> None:
     task = get_task("lego", clauses=(6, 6), depth=(2, 2), asked=(2, 2), query=False)
     found = right_by_depth(task, task.table("test", 50))
