@@ -10,7 +10,7 @@
 """
 
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_tasks.corpora.code_exercises import beginning, function_alone, program
 from hf_tasks.corpora.decontaminate import decontaminate
 from hf_tasks.corpora.diversity import NGRAM, repeated_ngrams, words
+from hf_tasks.corpora.job import PARAMETER
 from hf_tasks.corpora.judge import mean_by_cluster
 from hf_tasks.corpora.offline_grades import words_present
 from hf_tasks.corpora.readability import grammar_errors
@@ -57,13 +58,14 @@ def measure(recipe: TextRecipe, model: PreTrainedModel, tokenizer: PreTrainedTok
         rows = story_prompts(recipe, wanted.stories, output)
         stories = _complete(recipe, model, tokenizer, [row["instruction"] for row in rows], wanted.stories, folder.name)
         cells += story_cells(wanted.stories.source, rows, stories)
-        written += _records(wanted.stories.source, [row["instruction"] for row in rows], stories)
+        asked = [{key: row[key] for key in row if key.startswith(PARAMETER)} for row in rows]  # for `hf-tasks judge`
+        written += _records(wanted.stories.source, [row["instruction"] for row in rows], stories, asked)
     if wanted.exercises is not None:
         rows = exercise_prompts(recipe, wanted.exercises, output)
         prompts = [beginning(row["prompt"]) for row in rows]
         found = _complete(recipe, model, tokenizer, prompts, wanted.exercises, folder.name)
         cells += _exercise_cells(recipe, wanted.exercises, rows, found, output)
-        written += _records(wanted.exercises.source, prompts, found)
+        written += _records(wanted.exercises.source, prompts, found, [{}] * len(prompts))
     write_text(folder / COMPLETIONS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in written))
     return cells
 
@@ -193,10 +195,12 @@ def _complete(
         )  # fmt: skip
 
 
-def _records(source: str, prompts: list[str], found: list[list[Completion]]) -> list[Row]:
+def _records(
+    source: str, prompts: list[str], found: list[list[Completion]], asked: Sequence[Mapping[str, Any]]
+) -> list[Row]:
     return [
-        {"source": source, "beginning": prompt, "completion": one.text, "ended": one.ended}
-        for prompt, several in zip(prompts, found, strict=True)
+        {"source": source, "beginning": prompt, "completion": one.text, "ended": one.ended, **what}
+        for prompt, several, what in zip(prompts, found, asked, strict=True)
         for one in several
     ]
 
