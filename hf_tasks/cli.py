@@ -149,12 +149,20 @@ def corpus(
     name: Annotated[str, typer.Argument(help="A corpus; see: hf-tasks list corpora.")],
     rows: Annotated[int, typer.Option(help="Rows to ask for.")],
     output: Annotated[Path, typer.Option(help="Folder for the answers and rows.parquet.")],
-    writer: Annotated[str, typer.Option(help="grammar (no model), embedded (a small model in process) or server.")],
+    writer: Annotated[
+        str | None,
+        typer.Option(
+            help="grammar (no model), embedded (a small model in process) or server; if not given, server with "
+            "--base-url, else embedded."
+        ),
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="Of an OpenAI-compatible server; key in OPENAI_API_KEY.")] = None,
     model: Annotated[
         str | None,
         typer.Option(help="What the server calls the model; with embedded, a GGUF file or USER/REPO:FILE.gguf."),
     ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the model's sampling; 1 if not given.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the model's sampling; 1 if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of what is asked for.")] = 0,
     concurrency: Annotated[int | None, typer.Option(help="Requests in flight; 64, or 8 with embedded.")] = None,
     words: Annotated[int | None, typer.Option(help="Verbs, nouns and adjectives of stories, so many of each.")] = None,
@@ -172,10 +180,16 @@ def corpus(
     from hf_tasks.corpora import get_corpus
     from hf_tasks.corpora.diversity import diversity_markdown
     from hf_tasks.corpora.job import REPORT, TABLE, generate, write_report
+    from hf_tasks.corpora.mix import Part, open_writer
 
-    asked, flying = get_corpus(name, words), concurrency or (8 if writer == "embedded" else 64)
-    with _writer(writer, name, base_url, model) as who:
-        report = generate(asked, who, rows, output, seed, flying, attempts, max_tokens_total, price, max_cost)
+    asked = get_corpus(name, words)
+    part = Part(
+        rows=rows, writer=writer or "", base_url=base_url, model=model, temperature=temperature, top_p=top_p,
+        concurrency=concurrency,
+    )  # fmt: skip
+    _check_writer(part, name)
+    with open_writer(part, name) as who:
+        report = generate(asked, who, rows, output, seed, part.in_flight, attempts, max_tokens_total, price, max_cost)
     rejected = ", ".join(f"{reason} {count}" for reason, count in report.rejections.most_common()) or "none"
     print(
         f"{report.kept} of {rows} rows of {name} by {who.label} are in {output / TABLE}; answers rejected: {rejected}"
@@ -287,30 +301,20 @@ def _judges(kinds: list[str], base_urls: list[str], models: list[str], gguf: str
         yield found
 
 
-@contextmanager
-def _writer(kind: str, name: str, base_url: str | None, model: str | None) -> Iterator[Any]:
-    """The writer that the options name."""
+def _check_writer(part: Any, corpus: str) -> None:
+    """Refuse options that the writer lacks or does not take."""
     from hf_tasks.corpora import GRAMMARS
-    from hf_tasks.corpora.embedded import embedded
-    from hf_tasks.corpora.server import Server
+    from hf_tasks.corpora.mix import SAMPLING, TAKES
 
-    # Writer -> the options that it takes, and whether it needs them.
-    takes = {"grammar": {}, "embedded": {"model": False}, "server": {"base_url": True, "model": True}}
-    if kind not in takes:
-        raise unknown_name("writer", kind, takes)
-    for option, value in (("base_url", base_url), ("model", model)):
-        if (value is None and takes[kind].get(option)) or (value is not None and option not in takes[kind]):
-            verb = "needs" if value is None else "takes no"
-            raise UserError(f"--writer {kind} {verb} --{option.replace('_', '-')}")
-    if kind == "grammar" and name not in GRAMMARS:
-        raise UserError(f"no grammar writes {name}, only {', '.join(GRAMMARS)}: take --writer server or embedded")
-    if kind == "grammar":
-        yield GRAMMARS[name]()
-    elif kind == "server":
-        yield Server(str(base_url), str(model))
-    else:
-        with embedded(model) as server:
-            yield server
+    kind = part.writer
+    if kind not in TAKES:
+        raise unknown_name("writer", kind, TAKES)
+    for option in ("base_url", "model", *SAMPLING):
+        is_given = getattr(part, option) is not None
+        if (TAKES[kind].get(option) and not is_given) or (is_given and option not in TAKES[kind]):
+            raise UserError(f"--writer {kind} {'takes no' if is_given else 'needs'} --{option.replace('_', '-')}")
+    if kind == "grammar" and corpus not in GRAMMARS:
+        raise UserError(f"no grammar writes {corpus}, only {', '.join(GRAMMARS)}: take --writer server or embedded")
 
 
 @app.command()
@@ -356,8 +360,11 @@ def evaluate(recipe: RecipeName, preset: Preset = "cpu", output: Output = None, 
 
 @app.command()
 def analyze(
-    checkpoint: Annotated[Path, typer.Argument(help="A trained token classifier: a model's folder of a run.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A trained token classifier: a model's or checkpoint's folder.")],
     output: Annotated[Path | None, typer.Option(help="The page; CHECKPOINT/analysis.html if not given.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="The recipe.yaml of its run, or the folder it is in, if not beside it.")
+    ] = None,
     size: Annotated[int, typer.Option(help="Number of test sentences.")] = 400,
     seed: Annotated[int, typer.Option(help="Seed of the sentences and of all else that is drawn.")] = 0,
     layers: Annotated[int | None, typer.Option(help="How often a shared layer is applied, if not as usual.")] = None,
@@ -372,7 +379,7 @@ def analyze(
     from hf_tasks.analysis.report import analyze
 
     logging.disable_progress_bar()  # of transformers: one for the single shard of every checkpoint
-    print(f"the page is {analyze(checkpoint, output, settings or [], size, seed, layers)}")
+    print(f"the page is {analyze(checkpoint, output, settings or [], size, seed, layers, recipe)}")
 
 
 @app.command()

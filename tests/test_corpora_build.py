@@ -303,7 +303,7 @@ def test_what_resembles_a_problem_of_the_benchmark_is_dropped() -> None:
         "prompt": ["def greet(name: str) -> str:\n    '''Say hello.'''\n", copied["prompt"]],
         "solution": ["    return 'hello ' + name\n", renamed],
     })  # fmt: skip
-    kept, report = build_module._decontaminate(exercises, Path(), limits)
+    kept, report = build_module._decontaminate(exercises, Path(), problems, limits)
     assert kept["index"].to_pylist() == [4] and report["dropped"] == {"close_to_humaneval": 1}
     assert report["with_match"] == ["HumanEval/31"] and report["programs"] == 2
     assert [one["index"] for one in report["nearest"] if one["problem"] == "HumanEval/31"] == [7]
@@ -311,7 +311,7 @@ def test_what_resembles_a_problem_of_the_benchmark_is_dropped() -> None:
         "index": [1, 2, 3], "code": [["print(1)"], ["x = 1", copied["prompt"] + copied["solution"]], ["print(2)"]],
         "text": ["Numbers.", "Primes, in a program.", f"Read this: {words}"],
     })  # fmt: skip
-    kept, report = build_module._decontaminate(sections, Path(), limits)
+    kept, report = build_module._decontaminate(sections, Path(), problems, limits)
     assert kept["index"].to_pylist() == [1] and report["dropped"] == {"close_to_humaneval": 2}
     assert {"HumanEval/31", "HumanEval/40"} <= {*report["with_match"]}  # others share words with the latter
     one, other = (
@@ -443,18 +443,19 @@ def test_without_the_filter_nothing_is_asked_for(tmp_path: Path, monkeypatch: py
 
 def test_programs_are_compared_by_embeddings_too(letters: type[Letters], tmp_path: Path) -> None:
     limits = {"benchmark": "humaneval", "tau": 0.95, "ngram": 13, "max_distance": 0.0005}
-    source = (problem := humaneval()[0])["prompt"] + problem["solution"]
+    problems = humaneval()
+    source = problems[0]["prompt"] + problems[0]["solution"]
     other = "for " * source.count("for ")
     texts = [other + "!" * (len(source) - len(other)), "print(1)"]  # no Python, and as many loops and letters
     table = pa.table({"index": [5, 6], "code": [["  ", texts[0]], [texts[1]]], "text": ["Prose.", "More."]})
-    kept, report = build_module._decontaminate(table, tmp_path, limits, cast(Any, Letters()))
+    kept, report = build_module._decontaminate(table, tmp_path, problems, limits, cast(Any, Letters()))
     assert kept["index"].to_pylist() == [6] and report["dropped"] == {"close_to_humaneval": 1}
     assert report["removed_by"] == {"ngram": 0, "ast": 0, "embedding": 1} and report["least_distance"] == 0
     assert "HumanEval/0" in report["with_match"] == report["with_match_by"]["embedding"]
     assert report["nearest"][0] | {"match_rate": 0, "index": 0} == {
         "problem": "HumanEval/0", "match_rate": 0, "index": 0, "embedding_distance": 0.0, "embedding_index": 5
     }  # fmt: skip
-    assert build_module._decontaminate(table, tmp_path, limits)[0].num_rows == 2
+    assert build_module._decontaminate(table, tmp_path, problems, limits)[0].num_rows == 2
 
 
 def test_without_the_model_of_embeddings_it_says_so_and_goes_on(
@@ -472,6 +473,44 @@ def test_without_the_model_of_embeddings_it_says_so_and_goes_on(
     assert said.startswith("embeddings are not compared with humaneval: no model") and said.count("\n") == 1
     assert {*without["benchmark"]["with_match_by"]} == {"ngram", "ast"}
     assert "**Embeddings were not compared.**" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_any_file_of_problems_is_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of an exercise that a part asks for goes, and the card names the file; another file of its name counts."""
+    made = build(replace(plain("code_exercises", rows=12), decontaminate=None), tmp_path / "plain")
+    assert made["benchmark"]["with_match"] == made["benchmark"]["without_match"] == []
+    rows = pq.read_table(tmp_path / "plain" / WORK / "code_exercises" / "rows.parquet").to_pylist()
+    other = "def hi(name):\n    return [name, *(x for x in (1, 2) if x > 1), {}]\n"
+    problems = [
+        {"text": "Greet.", "code": other, "task_id": 1},
+        {"text": "As this.", "code": rows[7]["prompt"] + rows[7]["solution"], "task_id": 2},
+    ]
+    file = tmp_path / "problems.jsonl"
+    file.write_text("".join(json.dumps(problem) + "\n" for problem in problems))
+    wanted = {"benchmark": str(file), "prompt": "text", "solution": "code", "tau": 1.0}
+    content = {"title": "A", "summary": "B.", "decontaminate": wanted}
+    parts = {"code_exercises": {"rows": 12, "writer": "grammar", "clean": []}}
+    mix = load_mix(write_mix(tmp_path / "mine.yaml", {**content, "parts": parts}))
+    report = build(mix, tmp_path / "out")
+    assert report["benchmark"]["with_match"] == ["2"] and report["benchmark"]["without_match"] == ["1"]
+    [step] = [one for one in report["parts"]["code_exercises"]["steps"] if one["step"] == "decontaminate"]
+    assert step["dropped"]["close_to_problems.jsonl"] >= 1
+    paths = (tmp_path / "out" / "code_exercises").rglob("*.parquet")
+    left = [index for path in paths for index in pq.read_table(path)["index"].to_pylist()]
+    assert 7 not in left and len(left) == step["kept"] > 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "compared with those of problems.jsonl:" in card and "humaneval" not in (card + json.dumps(report)).lower()
+    (tmp_path / "again.yaml").write_text(card.partition("```yaml\n")[2].partition("```")[0])
+    assert load_mix(tmp_path / "again.yaml").decontaminate == mix.decontaminate
+    file.write_text(json.dumps(problems[0]) + "\n")  # the same name, and other problems
+    assert build(mix, tmp_path / "out")["benchmark"] | {"with_match_by": {}} == {
+        "with_match": [], "without_match": ["1"], "with_match_by": {}
+    }  # fmt: skip
+    file.unlink()
+    monkeypatch.setattr(build_module, "generate", lambda *_, **__: pytest.fail("asked for"))
+    with pytest.raises(UserError, match=r"problems.jsonl' cannot be read \(there is no such file\)"):
+        build(mix, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_later_part_loses_what_an_earlier_one_has(tmp_path: Path) -> None:
@@ -562,6 +601,7 @@ def part(**fields: Any) -> dict[str, Any]:
         (part(model="x"), "mine.parts.tinystories: writer grammar takes no model"),
         (part(temperature=0.5), "writer grammar takes no temperature"),
         (part(writer="server", model="x"), "writer server needs base_url"),
+        (part(writer="", base_url="http://h"), "writer server needs model"),
         (part(writer="server", model="x", base_url="http://h", api_key="k"), "unknown key of mine.parts.tinystories"),
         (part(clean=["near_duplicates"]), "did you mean 'near_duplicate'?"),
         (part(max_tokens_total=5), "writer grammar counts no tokens"),
@@ -572,7 +612,7 @@ def part(**fields: Any) -> dict[str, Any]:
         ({"parts": {"my stories": {"rows": 5, "writer": "grammar", "corpus": "tinystories"}}}, "is no name for a"),
         ({"parts": {}}, "mine.parts names no part"),
         ({"seed": -1}, "mine.seed is -1"),
-        ({"decontaminate": {"benchmark": "mbpp"}}, "unknown benchmark in mine.decontaminate 'mbpp'"),
+        ({"decontaminate": {"solution": "code"}}, "mine.decontaminate: benchmark humaneval takes no solution"),
         ({"decontaminate": {"tau": 0}}, "tau is a match rate above 0"),
         ({"decontaminate": {"max_distance": 2.5}}, "mine.decontaminate.max_distance is 2.5; it is a distance"),
         (part(quality={"filter": "x", "probability": 0.3}), "has learned code, and tinystories has none"),
@@ -587,6 +627,20 @@ def test_a_mix_with_a_mistake_is_one_line(fields: dict[str, Any], says: str, tmp
     with pytest.raises(UserError) as caught:
         load_mix(path)
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [({}, "embedded"), ({"model": "x.gguf"}, "embedded"), ({"base_url": "http://h", "model": "m"}, "server"),
+     ({"writer": "grammar"}, "grammar")],
+)  # fmt: skip
+def test_a_part_without_a_writer_has_a_server_or_a_small_model(
+    fields: dict[str, Any], kind: str, tmp_path: Path
+) -> None:
+    content = {"title": "Mine", "summary": "Mine.", "parts": {"tinystories": {"rows": 5, **fields}}}
+    mix = load_mix(write_mix(tmp_path / "mine.yaml", content))
+    assert mix.parts["tinystories"].writer == mix.asked("tinystories")["writer"] == kind
+    assert mix.parts["tinystories"].in_flight == (8 if kind == "embedded" else 64)
 
 
 def test_files_that_are_no_mix(tmp_path: Path) -> None:

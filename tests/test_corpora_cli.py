@@ -1,6 +1,8 @@
 """`hf-tasks corpus` and the registry behind it: every corpus is made by its grammar, and mistakes are one line."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import datasets
 import pytest
 
 from hf_tasks.cli import main
-from hf_tasks.corpora import CORPORA, GRAMMARS, get_corpus
+from hf_tasks.corpora import CORPORA, GRAMMARS, get_corpus, mix
 from hf_tasks.corpora.base import split_of
+from hf_tasks.corpora.grammar import GrammarWriter
 from hf_tasks.corpora.job import COLUMNS, REPORT, TABLE
 
 
@@ -44,6 +47,37 @@ def test_every_corpus_is_made_without_a_model(name: str, tmp_path: Path, capsys:
     assert (tmp_path / "out" / "replies.jsonl").read_bytes() == replies
 
 
+@pytest.mark.parametrize(
+    ("options", "kind", "asked"),
+    [
+        ([], "embedded", (None,)),
+        (["--model", "x.gguf"], "embedded", ("x.gguf",)),
+        (["--base-url", "http://h", "--model", "m"], "server", ("http://h", "m")),
+        (["--writer", "embedded"], "embedded", (None,)),
+        (["--temperature", "0.5", "--top-p", "0.9"], "embedded", (None,)),
+    ],
+)
+def test_without_a_writer_it_is_the_server_that_is_named_or_else_a_small_model(
+    options: list[str], kind: str, asked: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, tuple[Any, ...], dict[str, float]]] = []
+
+    def server(*given: Any, **sampling: float) -> GrammarWriter:
+        made.append(("server", given, sampling))
+        return GrammarWriter()
+
+    @contextmanager
+    def embedded(*given: Any, **sampling: float) -> Iterator[GrammarWriter]:
+        made.append(("embedded", given, sampling))
+        yield GrammarWriter()
+
+    monkeypatch.setattr(mix, "Server", server)
+    monkeypatch.setattr(mix, "embedded", embedded)
+    command("corpus", "tinystories", *options, "--rows", "3", "--output", str(tmp_path / "out"))
+    sampling = {"temperature": 0.5, "top_p": 0.9} if "--top-p" in options else {}
+    assert made == [(kind, asked, sampling)]
+
+
 def test_every_corpus_is_known_to_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert GRAMMARS.keys() < CORPORA.keys()
     command("list", "corpora")
@@ -63,7 +97,11 @@ def test_every_corpus_is_known_to_the_command_line(capsys: pytest.CaptureFixture
         (["textbook", "--writer", "grammar"], "no grammar writes textbook, only tinystories"),
         (["tinystories", "--writer", "server"], "--writer server needs --base-url"),
         (["tinystories", "--writer", "server", "--base-url", "http://127.0.0.1:1"], "--writer server needs --model"),
+        (["tinystories", "--base-url", "http://127.0.0.1:1"], "--writer server needs --model"),
+        (["tinystories", "--writer", "embedded", "--base-url", "http://h"], "--writer embedded takes no --base-url"),
         (["tinystories", "--writer", "grammar", "--model", "x"], "--writer grammar takes no --model"),
+        (["tinystories", "--writer", "grammar", "--top-p", "0.9"], "--writer grammar takes no --top-p"),
+        (["tinystories", "--model", "no.gguf"], "no.gguf"),
         (["tinystories", "--writer", "grammar", "--max-tokens-total", "1000000"], "counts no tokens"),
         (["tinystories", "--writer", "embedded", "--model", "no.gguf"], "no.gguf"),
     ],

@@ -2,14 +2,25 @@
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_tasks.corpora import decontaminate as module
-from hf_tasks.corpora.decontaminate import decontaminate, humaneval, match_rate, node_types
+from hf_tasks.corpora.decontaminate import (
+    benchmark_name,
+    decontaminate,
+    humaneval,
+    match_rate,
+    node_types,
+    read_benchmark,
+)
 from hf_tasks.errors import UserError
 
 pytest.importorskip("rapidfuzz")  # of the extra `textbooks`
@@ -205,3 +216,77 @@ def test_humaneval_is_found_in_itself() -> None:
     assert kept.tolist() == [True] + [False] * 20
     assert set(report["with_match"]) >= {problem["task_id"] for problem in problems[:20]}
     assert len(report["with_match"]) + len(report["without_match"]) == 164
+
+
+# Other benchmarks.
+
+MBPP = [
+    {"text": "Write a function to add those of a list that are greater than seventy, and more than that.",
+     "code": RENAMED["prompt"] + RENAMED["solution"], "task_id": 11},
+    {"text": "Greet.", "code": UNRELATED["prompt"] + UNRELATED["solution"], "task_id": 12},
+]  # fmt: skip
+
+
+def write_benchmark(path: Path, rows: list[dict[str, Any]]) -> str:
+    """A .jsonl or .parquet file, or the folder of a dataset with a split "test"."""
+    file = path if path.suffix else path / "test" / "0.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["problems.jsonl", "problems.parquet", "problems"])
+def test_a_file_or_dataset_is_a_benchmark(name: str, tmp_path: Path) -> None:
+    plain = [{**PROBLEM, "tests": "assert 1"}, {**UNRELATED, "task_id": "Greet/1", "tests": ""}]
+    benchmark = write_benchmark(tmp_path / name, plain)
+    assert read_benchmark(benchmark) == [{key: row[key] for key in ("task_id", "prompt", "solution")} for row in plain]
+    assert benchmark_name(benchmark) == name and benchmark_name("humaneval") == "humaneval"
+    assert decontaminate([UNRELATED], read_benchmark(benchmark))[1]["with_match"] == ["Greet/1"]
+
+
+def test_sentences_and_whole_programs_are_a_benchmark_as_well(tmp_path: Path) -> None:
+    """As in MBPP: neither part has a tree with the other in front of it."""
+    problems = read_benchmark(write_benchmark(tmp_path / "mbpp.jsonl", MBPP), prompt="text", solution="code")
+    words = {"text": f"Read this: {MBPP[0]['text'].lower()}"}  # fourteen of the words
+    kept, report = decontaminate([PROBLEM, words, {"text": "Greet."}], problems, tau=1.0)
+    assert kept.tolist() == [False, False, True]
+    assert report["with_match_by"] == {"ngram": ["11"], "ast": ["11"]} and report["without_match"] == ["12"]
+    assert report["removed_by"] == {"ngram": 1, "ast": 1}
+
+
+@pytest.mark.parametrize("rows", [[UNRELATED], [UNRELATED, RENAMED], [{**PROBLEM, "task_id": 3}] * 2])
+def test_problems_without_names_of_their_own_are_numbered(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    problems = read_benchmark(write_benchmark(tmp_path / "a.jsonl", rows))
+    assert [problem["task_id"] for problem in problems] == ["0", "1"][: len(rows)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("none.jsonl", {}, "benchmark 'none.jsonl' cannot be read (there is no such file); give humaneval, a .jsonl"),
+        ("broken.jsonl", {}, "benchmark 'broken.jsonl' cannot be read ("),
+        ("broken.parquet", {}, "benchmark 'broken.parquet' cannot be read ("),
+        ("empty.jsonl", {}, "benchmark 'empty.jsonl' has no rows; name one with problems"),
+        ("", {}, "split 'test' of benchmark '' cannot be read ("),
+        ("./none", {}, "split 'test' of benchmark './none' cannot be read ("),
+        ("folder", {"split": "exam"}, "split 'exam' of benchmark 'folder' cannot be read ("),
+        ("notes", {}, "split 'test' of benchmark 'notes' cannot be read ("),
+        ("mbpp.jsonl", {}, "row 0 of benchmark 'mbpp.jsonl' has no text 'prompt'; it has: text, code, task_id; give"),
+        ("mbpp.jsonl", {"prompt": "text", "solution": "task_id"}, "has no text 'task_id'"),
+    ],
+)
+def test_what_is_no_benchmark_is_one_line(
+    name: str, options: dict[str, str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file, content in (("broken.jsonl", "{"), ("broken.parquet", "PAR?"), ("empty.jsonl", "")):
+        Path(file).write_text(content)
+    Path("notes").mkdir()
+    write_benchmark(Path("mbpp.jsonl"), MBPP)
+    write_benchmark(Path("folder"), MBPP)
+    with pytest.raises(UserError) as caught:
+        read_benchmark(name, **options)
+    assert says in str(caught.value) and "\n" not in str(caught.value)

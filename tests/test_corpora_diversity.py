@@ -150,6 +150,25 @@ def test_distinct_n_as_rows_come_is_that_of_a_window(monkeypatch: pytest.MonkeyP
     assert running.distinct == {1: 1, 2: 1}  # rows 4 to 6; the seventh begins a window that is not full
 
 
+def test_rouge_l_as_rows_come_is_that_of_a_few_pairs_and_follows_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[str, str]] = []
+    monkeypatch.setattr(diversity, "rouge_l", lambda a, b: (compared.append((a, b)), rouge_l(a, b))[1])
+    running = Running([])
+    for row in range(1000):
+        running.add({}, f"only{row} in{row}")
+        running.add({}, None)
+    assert running.self_overlap == 0 and len(compared) == 19 + 20  # the first row has none before it
+    places = [[int(text.partition(" ")[0].removeprefix("only")) for text in pair] for pair in compared]
+    assert all(earlier < later for later, earlier in places) and places[-1][0] == 999
+    for _ in range(2000):
+        running.add({}, "the same again")
+    assert running.self_overlap == 1 and len(running.overlaps) == 20 and len(compared) == 39 + 40
+    again = Running([])
+    for _ in range(2):
+        again.add({}, "the cat sat")
+    assert again.self_overlap == 1 and Running([]).self_overlap == 0  # from the second row on
+
+
 def test_the_axis_that_starves_is_the_one_with_the_smallest_share() -> None:
     running = Running(["noun", "verb"])
     for noun, verb, text in (("cat", "run", "a"), ("cat", "sit", None), ("dog", "run", "b"), ("dog", "sit", None)):

@@ -3,6 +3,7 @@
 Run as a program (`python test_corpora_grading.py ARGUMENTS OF judge`), this file is the child that the tests kill.
 """
 
+import errno
 import importlib.util
 import json
 import math
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import pytest
 from faulty_server import FaultyServer, at_first, judgement, serving
 
 from hf_tasks.cli import main
-from hf_tasks.corpora import grading
+from hf_tasks.corpora import cache, grading
 from hf_tasks.corpora.diversity import words
 from hf_tasks.corpora.grading import CUT_STORIES, PAGE, REPORT, SAMPLED
 from hf_tasks.corpora.judge import beginnings
@@ -419,6 +421,40 @@ def test_a_wrong_key_is_one_line(file: str, tmp_path: Path, capsys: pytest.Captu
     with serving(lambda body, times: "401") as faulty:
         run(file, "--output", str(tmp_path / "out"), *judging(faulty), code=2)
     assert "refuses the key" in capsys.readouterr().err and faulty.asked.total() <= 2 * CONCURRENCY
+
+
+@pytest.mark.parametrize("where", ["replies", "report"])
+def test_a_full_disk_is_one_line_and_loses_no_reply(
+    where: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the fifth reply of a judge, or at the report."""
+    write, calls = os.write, Counter[str]()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def soon_full(handle: int, data: bytes) -> int:
+        calls["write"] += 1
+        if calls["write"] > 4:
+            full()
+        return write(handle, data)
+
+    with serving(answer=judgement) as faulty:
+        with monkeypatch.context() as patch:
+            if where == "replies":
+                patch.setattr(cache.os, "write", soon_full)
+            else:
+                patch.setattr(grading, "write_text", full)
+            run(file, "--output", str(tmp_path / "out"), *judging(faulty), code=2)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and said.startswith("hf-tasks: ") and "No space left on device" in said
+        assert not (tmp_path / "out" / REPORT).exists()
+        kept = len((tmp_path / "out" / "replies.jsonl").read_bytes().splitlines())
+        assert kept == (4 if where == "replies" else 2 * len(ROWS))
+    with serving(answer=judgement) as again:
+        run(file, "--output", str(tmp_path / "out"), *judging(again))
+        assert again.answered.total() == 2 * len(ROWS) - kept
+    assert report_of(tmp_path / "out")["usage"]["replies"] == 2 * len(ROWS)
 
 
 # Mistakes.

@@ -9,10 +9,12 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -465,8 +467,25 @@ def test_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     screen = io.StringIO()
     monkeypatch.setattr(job, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=200))
     generate(Tiny(), Slow(), ROWS, tmp_path / "loud", price=(1.0, 1.0))
-    for part in (f"{ROWS}/{ROWS}", "rows/s", "tokens/s", "cost", "ends badly", "open alike", "distinct-2", "starving"):
+    for part in (
+        f"{ROWS}/{ROWS}", "rows/s", "tokens/s", "cost", "ends badly", "open alike", "distinct-2", "ROUGE-L", "starving"
+    ):  # fmt: skip
         assert part in screen.getvalue()
+
+
+def test_progress_shows_every_reason_the_commonest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(job, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=80))
+    reasons = {f"reason_{number}": 100 + number for number in range(12)}
+    report = Report(
+        ROWS, kept=ROWS, rejections=Counter(reasons), given_up=Counter({"timeout": 3, "html": 2, "late": 1})
+    )
+    with job._progress(ROWS, None) as show:
+        show(report)
+    shown = re.findall(r"reason_\d+ \d+|\(\w+\) \d", screen.getvalue())[-15:]  # whatever line each is on
+    assert shown == [f"reason_{number} {100 + number}" for number in reversed(range(12))] + [
+        "(timeout) 3", "(html) 2", "(late) 1"
+    ]  # fmt: skip
 
 
 def test_the_report_of_a_corpus(tmp_path: Path) -> None:
@@ -483,6 +502,7 @@ def test_the_report_of_a_corpus(tmp_path: Path) -> None:
     axis, value, got, wanted = report.diversity.starving or ("", "", 0, 0)
     assert (axis, value) == ("animal", share["animal"]["starving"]) and (got, wanted) == (0, 1)
     assert written["kept"] == report.kept and written["rejections"] == report.rejections
+    assert written["running"]["self_overlap"] == report.diversity.self_overlap > 0
     # The same in parts: 64 rows a turn, at most, and a budget that ends the first run.
     stopped = generate(corpus, Slow(), ROWS, parts, seed=2, attempts=1, max_tokens_total=1500)
     assert (

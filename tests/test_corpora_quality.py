@@ -1,8 +1,11 @@
 """The quality filter: what a judge is asked and how it is read, the rubric, embeddings, the forest, and all of it."""
 
 import asyncio
+import errno
 import json
+import os
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -509,6 +512,42 @@ def test_the_command(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     ):
         assert main([*command, *options]) == 2
         assert said in (error := capsys.readouterr().err) and error.count("\n") == 1, error
+
+
+def test_a_full_disk_and_an_interruption_are_one_line_and_the_same_command_continues(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "code").mkdir()
+    for number in range(40):
+        (tmp_path / "code" / f"a{number}.py").write_text((BEST if number % 2 else WORST) + f"# {number}\n" * 20)
+    command = ["--output", str(tmp_path / "out"), "--folder", str(tmp_path / "code"), "--work", str(tmp_path / "work")]
+    command += ["--embedding", tiny]
+    one, calls = module.Encoder.__call__, Counter[str]()
+
+    def interrupted(self: module.Encoder, text: str) -> np.ndarray:
+        calls["of the encoder"] += 1
+        if calls["of the encoder"] == 11:
+            raise KeyboardInterrupt
+        return one(self, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Encoder, "__call__", interrupted)
+        assert main(command) == 130
+    assert capsys.readouterr().err == "interrupted; nothing is lost: the same command continues\n"
+    for number in (errno.ENOSPC, errno.EDQUOT):
+
+        def full(*_: Any, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        for name in ("write_bytes", "write_text"):  # the filter, and then the reports
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, full)
+                assert main(command) == 2
+            said = capsys.readouterr().err
+            assert said.startswith("error: ") and os.strerror(number) in said and said.count("\n") == 1
+        assert not (tmp_path / "out" / "report.json").exists()
+    monkeypatch.setattr(module.Encoder, "__call__", lambda *_: pytest.fail("embedded again"))
+    assert main(command) == 0 and (tmp_path / "out" / "report.json").exists()
 
 
 def made_with(model: str, folder: Path) -> Path:

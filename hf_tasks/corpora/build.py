@@ -36,11 +36,11 @@ from rich.progress import Progress
 from xxhash import xxh3_128_hexdigest
 
 from hf_tasks import __version__
-from hf_tasks.corpora import get_corpus
+from hf_tasks.corpora import CORPORA, get_corpus
 from hf_tasks.corpora.base import Corpus
 from hf_tasks.corpora.card import both_halves
 from hf_tasks.corpora.code_exercises import CodeExercises, check
-from hf_tasks.corpora.decontaminate import decontaminate, humaneval
+from hf_tasks.corpora.decontaminate import benchmark_name, decontaminate, read_benchmark
 from hf_tasks.corpora.diversity import diversity_report
 from hf_tasks.corpora.job import PARAMETER, TABLE, generate
 from hf_tasks.corpora.job import Report as JobReport
@@ -96,10 +96,12 @@ class _Tools:
     """What is loaded before anything is generated.
 
     Attributes:
-        filters: part -> its quality filter. encoder: of programs, to compare; None compares none. tasks: of `build`.
+        filters: part -> its quality filter. problems: of the benchmark; none where nothing is compared with them.
+        encoder: of programs, to compare; None compares none. tasks: of `build`.
     """
 
     filters: Mapping[str, FilterFolder]
+    problems: Sequence[Mapping[str, str]]
     encoder: Encoder | None
     tasks: int
 
@@ -187,13 +189,15 @@ def _load_tools(mix: Mix, tasks: int) -> _Tools:
     if RUBRIC_FILTER in named.values():
         find_embedding_model()  # the filter is made when the work begins, and not without it
     filters = {name: load_filter(where) for name, where in named.items() if where != RUBRIC_FILTER}
-    encoder = None
-    if mix.decontaminate and mix.decontaminate.max_distance is not None:
+    encoder, problems, wanted = None, [], mix.decontaminate
+    if wanted and any(issubclass(CORPORA[mix.corpus_of(name)], WITH_CODE) for name in mix.parts):
+        problems = read_benchmark(wanted.benchmark, wanted.split, wanted.prompt, wanted.solution)
+    if wanted and wanted.max_distance is not None:
         try:
             encoder = Encoder()
         except UserError as error:
-            print(f"embeddings are not compared with {mix.decontaminate.benchmark}: {error}", file=sys.stderr)
-    return _Tools(filters, encoder, tasks)
+            print(f"embeddings are not compared with {benchmark_name(wanted.benchmark)}: {error}", file=sys.stderr)
+    return _Tools(filters, problems, encoder, tasks)
 
 
 def _with_rubric_filter(mix: Mix, tools: _Tools, folder: Path, seconds: Counter[str]) -> _Tools:
@@ -213,9 +217,10 @@ def _with_rubric_filter(mix: Mix, tools: _Tools, folder: Path, seconds: Counter[
 def _generate(mix: Mix, name: str, work: Path, seconds: Counter[str]) -> JobReport:
     """Ask for the rows of a part, into `WORK/PART/rows.parquet`."""
     part, corpus = mix.parts[name], get_corpus(mix.corpus_of(name))
-    flying = part.concurrency or (8 if part.writer == "embedded" else 64)
     with _timed(seconds, f"generate {name}"), open_writer(part, corpus.name) as writer:
-        done = generate(corpus, writer, part.rows, work / name, mix.seed, flying, attempts=part.attempts, **part.budget)
+        done = generate(
+            corpus, writer, part.rows, work / name, mix.seed, part.in_flight, attempts=part.attempts, **part.budget
+        )
     if done.stopped_by:
         raise UserError(
             f"part {name!r} stopped ({done.stopped_by}) with {done.settled} of {part.rows} rows decided; every answer "
@@ -273,8 +278,9 @@ def _road(mix: Mix, name: str, tools: _Tools, earlier: _Earlier) -> dict[str, tu
         road["one prompt once"] = _first_of_prompt, None, None
     if mix.decontaminate and isinstance(corpus, WITH_CODE):
         limits, encoder = asdict(mix.decontaminate), tools.encoder
-        settings = limits, encoder and encoder.name
-        road["decontaminate"] = partial(_decontaminate, limits=limits, encoder=encoder), settings, None
+        settings = limits, tools.problems, encoder and encoder.name
+        function = partial(_decontaminate, problems=tools.problems, limits=limits, encoder=encoder)
+        road["decontaminate"] = function, settings, None
     if earlier.texts and (chosen := mix.duplicate_steps(name)):
         function = partial(_across, earlier=earlier.texts, steps=chosen, tasks=tools.tasks)
         road["across parts"] = function, (chosen, earlier.key), None
@@ -353,7 +359,11 @@ def _first_of_prompt(table: pa.Table, _: Path) -> tuple[pa.Table, Report]:
 
 
 def _decontaminate(
-    table: pa.Table, work: Path, limits: Mapping[str, Any], encoder: Encoder | None = None
+    table: pa.Table,
+    work: Path,
+    problems: Sequence[Mapping[str, str]],
+    limits: Mapping[str, Any],
+    encoder: Encoder | None = None,
 ) -> tuple[pa.Table, Report]:
     """Rows without a program that is close to one of the benchmark's, by embeddings only if there is an encoder."""
     programs, owners = [], []
@@ -364,7 +374,7 @@ def _decontaminate(
         owners += [owner] * len(texts)
     is_kept, report = decontaminate(
         programs,
-        humaneval(),
+        problems,
         tau=limits["tau"],
         ngram=limits["ngram"],
         embed=partial(embed, model=encoder, work=work) if encoder else None,
@@ -377,11 +387,12 @@ def _decontaminate(
             if place in entry:
                 row = entry.pop(place)
                 entry[index] = indices[owners[row]] if row >= 0 else None
-    report = {"benchmark": limits["benchmark"], "programs": report.pop("rows"), **report}
+    benchmark = benchmark_name(limits["benchmark"])
+    report = {"benchmark": benchmark, "programs": report.pop("rows"), **report}
     if encoder:
         report["least_distance"] = min(entry["embedding_distance"] for entry in report["nearest"])
     rows = table.filter(pa.array([owner not in removed for owner in range(len(table))]))
-    return rows, report | {"dropped": {f"close_to_{limits['benchmark']}": len(removed)}}
+    return rows, report | {"dropped": {f"close_to_{benchmark}": len(removed)}}
 
 
 def _measure(table: pa.Table, _: Path) -> tuple[pa.Table, Report]:

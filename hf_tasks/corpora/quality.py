@@ -825,6 +825,7 @@ def _sklearn() -> Any:
 # The command.
 
 JUDGES = ("rubric", "embedded", "server")
+INTERRUPTED = 130
 
 
 @contextmanager
@@ -847,7 +848,10 @@ def _judge(kind: str, base_url: str | None, model: str | None) -> Iterator[Judge
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Filter a folder of Python; write the filter, report.json and report.md; 2 for a user's mistake."""
+    """Filter a folder of Python; write the filter, report.json and report.md.
+
+    Returns 2 for a user's mistake and a full disk, 130 if interrupted.
+    """
     parser = argparse.ArgumentParser(prog="python -m hf_tasks.corpora.quality", description=str(main.__doc__))
     parser.add_argument("--output", type=Path, required=True, help="folder for filter.npz, report.json and report.md")
     parser.add_argument("--folder", type=Path, help="of .py files; the standard library if not given")
@@ -863,37 +867,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/quality-filter"), help="folder for embeddings")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    began = time.monotonic()
-    try:
-        rows = python_files.snippets(options.folder)
-        texts = [row["text"] for row in rows]
-        with _judge(options.judge, options.base_url, options.model) as judge:
-            _, report = quality_scores(
-                texts,
-                options.work,
-                sample=options.sample,
-                judge=judge,
-                threshold=options.threshold,
-                probability=options.probability,
-                groups=[row["path"] for row in rows],
-                model=options.embedding,
-                seed=options.seed,
-            )
-            if options.compare:
-                count = min(options.compare_sample, options.sample)
-                asked = [texts[place] for place in sample_places(len(texts), count, options.seed)]
-                with _judge(options.compare, options.base_url, options.model) as second:
-                    found = labels_of(asked, second, options.work)
-                report["compared"] = {
-                    "judge": second.label if second else RUBRIC,
-                    "malformed": reasons_of(found, Rejected),
-                    "unanswered": reasons_of(found, NoAnswer),
-                    **agreement(labels_of(asked, judge, options.work), found, options.threshold, options.seed),
-                }
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
+    try:
+        _run(options, command)
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing is lost: the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _run(options: argparse.Namespace, command: str) -> None:
+    """What the command does."""
+    began = time.monotonic()
+    rows = python_files.snippets(options.folder)
+    texts = [row["text"] for row in rows]
+    with _judge(options.judge, options.base_url, options.model) as judge:
+        _, report = quality_scores(
+            texts,
+            options.work,
+            sample=options.sample,
+            judge=judge,
+            threshold=options.threshold,
+            probability=options.probability,
+            groups=[row["path"] for row in rows],
+            model=options.embedding,
+            seed=options.seed,
+        )
+        if options.compare:
+            count = min(options.compare_sample, options.sample)
+            asked = [texts[place] for place in sample_places(len(texts), count, options.seed)]
+            with _judge(options.compare, options.base_url, options.model) as second:
+                found = labels_of(asked, second, options.work)
+            report["compared"] = {
+                "judge": second.label if second else RUBRIC,
+                "malformed": reasons_of(found, Rejected),
+                "unanswered": reasons_of(found, NoAnswer),
+                **agreement(labels_of(asked, judge, options.work), found, options.threshold, options.seed),
+            }
     options.output.mkdir(parents=True, exist_ok=True)
     write_bytes(options.output / FILTER, (options.work / FILTER).read_bytes())
     pool = python_files.source(options.folder)
@@ -903,7 +916,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     head = f"# Quality filter on the {pool}\n\n`{command}`\n\n{made_on}\n\n"
     write_text(options.output / "report.md", head + filter_markdown(report, names))
     print(f"kept {report['kept_share']:.1%} of {len(texts):,} snippets; the report is in {options.output}")
-    return 0
 
 
 if __name__ == "__main__":
