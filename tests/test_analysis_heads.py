@@ -17,7 +17,20 @@ from transformers import (
 )
 
 from hf_tasks.analysis.forward import attention_maps, layers, output_projections, predict, read
-from hf_tasks.analysis.heads import MASSES, SCORES, ablate, head_table, kind_of, score_heads, without_head
+from hf_tasks.analysis.heads import (
+    MASSES,
+    SCORES,
+    Score,
+    ablate,
+    applications_of_layers,
+    by_layer,
+    head_table,
+    kind_of,
+    kinds,
+    score_heads,
+    stands_out,
+    without_heads,
+)
 from hf_tasks.analysis.intervals import difference, mean_interval
 from hf_tasks.clauses import ClauseBatch
 from hf_tasks.errors import UserError
@@ -163,12 +176,39 @@ def test_wired_heads_get_their_names_in_every_application() -> None:
     task = get_task("lego", clauses=(6, 6), query=False)
     found = score_heads(encoder(task), batches_of(task, 16), MASSES, nulls=False)
     uniform_of = {name: float(found[name].uniform.mean()) for name in MASSES}
-    kinds = [
-        [kind_of({name: float(found[name].values[a, h].mean()) for name in MASSES}, uniform_of) for h in range(4)]
-        for a in range(3)
-    ]
-    assert kinds == [["association", "association", "local", "local"]] * 3
+    assert kinds(found) == [["association", "association", "local", "local"]] * 3
     assert kind_of(uniform_of, uniform_of) is None
+    assert kind_of({**uniform_of, "association": math.nan, "local": 0.9}, uniform_of) == "local"
+
+
+def test_a_name_hangs_on_the_lower_end() -> None:
+    # 0.6 on average, from uniform 0.2: half of the way. Sentences that differ much leave the name open.
+    even = np.full(4, 0.2)
+    found = {name: Score(np.zeros((1, 2, 4)), even) for name in MASSES}
+    found["parent"] = Score(np.array([[[0.6, 0.6, 0.6, 0.6], [0.0, 1.0, 0.4, 1.0]]]), even)
+    assert kinds(found) == [["parent", None]]
+
+
+def test_a_shared_layer_has_its_heads_once() -> None:
+    task = get_task("lego", clauses=(6, 6), query=False)
+    scores = score_heads(encoder(task), batches_of(task, 16))
+    assert applications_of_layers(encoder(task)) == [[0, 1, 2]]
+    assert applications_of_layers(stock("bert")) == [[0], [1]]
+    rows = head_table(by_layer(scores, [[0, 1, 2]]), "layer")
+    assert [(row["layer"], row["head"]) for row in rows if row["score"] == "band"] == [(0, h) for h in range(4)]
+    per_application = [row for row in head_table(scores) if (row["score"], row["head"]) == ("association", 1)]
+    (one,) = (row for row in rows if (row["score"], row["head"]) == ("association", 1))
+    assert len(per_application) == 3
+    assert one["value"] == pytest.approx(np.mean([row["value"] for row in per_application]))
+    assert one["null"] == pytest.approx(np.mean([row["null"] for row in per_application]), rel=1e-5)
+    assert by_layer(scores, [[2], [0, 1]])["entropy"].values.shape == (2, 4, 16)
+
+
+def test_heads_stand_out_against_both_baselines() -> None:
+    row = {"ci95": [0.3, 0.4], "uniform": 0.2, "excess_ci95": [0.1, 0.2]}
+    assert stands_out(row)
+    assert not stands_out({**row, "uniform": 0.35})
+    assert not stands_out({**row, "excess_ci95": [-0.1, 0.2]})
 
 
 @pytest.mark.parametrize("kind", ["ours", "causal", "bert", "albert", "llama"])
@@ -207,7 +247,7 @@ def test_a_head_without_output_is_a_head_that_nobody_reads(kind: str) -> None:
     model = stock(kind)
     (batch,) = batches_of(LEGO, 4)
     whole = model(batch.input_ids, batch.attention_mask).logits
-    with without_head(model, 2):
+    with without_heads(model, [(0, 2), (1, 2), (2, 2)][: model.config.num_hidden_layers]):
         cut = model(batch.input_ids, batch.attention_mask).logits
         again = model(batch.input_ids, batch.attention_mask).logits
     assert not torch.allclose(cut, whole, atol=1e-4)
@@ -225,8 +265,8 @@ def test_one_application_of_a_shared_layer_can_be_cut() -> None:
     assert len(output_projections(model)) == len(layers(model)) == 2
     (batch,) = batches_of(LEGO, 4)
     maps = []
-    for chosen in (None, [1]):
-        with without_head(model, 0, chosen):
+    for chosen in ([(0, 0), (1, 0)], [(1, 0)]):
+        with without_heads(model, chosen):
             (_, found), *_ = attention_maps(model, batch)
             maps.append(found)
     # Cutting the second application alone leaves its map as it was, cutting the first as well does not.
@@ -235,13 +275,32 @@ def test_one_application_of_a_shared_layer_can_be_cut() -> None:
     assert not torch.allclose(maps[0][1], whole[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["bert", "albert"])
+def test_heads_that_are_cut_together_are_cut_one_by_one(kind: str) -> None:
+    model = stock(kind)
+    (batch,) = batches_of(LEGO, 4)
+    with without_heads(model, [(0, 0), (0, 3), (1, 2)]):
+        together = predict_logits(model, batch)
+    with without_heads(model, [(0, 0)]), without_heads(model, [(0, 3)]), without_heads(model, [(1, 2)]):
+        nested = predict_logits(model, batch)
+    with without_heads(model, [(0, 0), (0, 3)]):
+        fewer = predict_logits(model, batch)
+    assert torch.equal(together, nested)
+    assert not torch.allclose(together, fewer, atol=1e-5)
+
+
+def predict_logits(model: Any, batch: ClauseBatch) -> torch.Tensor:
+    with torch.no_grad():
+        return model(batch.input_ids, batch.attention_mask).logits
+
+
 def test_ablation_counts_what_is_lost() -> None:
     model = stock("bert")
     batches = batches_of(LEGO, 20)
     whole = read(batches, lambda batch: predict(model, batch))
-    with without_head(model, 1):
+    with without_heads(model, [(0, 1), (1, 1)]):
         cut = read(batches, lambda batch: predict(model, batch))
-    cells = ablate(model, batches, whole, 1)
+    cells = ablate(model, batches, whole, [(0, 1), (1, 1)])
     assert [cell["depth"] for cell in cells] == [None, 1, 2, 3, 4]
     for cell in cells:
         chosen = whole.depths == cell["depth"] if cell["depth"] else whole.depths > 0
@@ -261,9 +320,9 @@ def test_what_cannot_be_looked_into_is_one_line() -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="unknown head score 'asociation'"):
         score_heads(Stub(), [SENTENCE], ["asociation"])  # type: ignore[arg-type]
-    for head, applications in ((4, None), (0, [2])):
+    for place in ((0, 4), (2, 0), (-1, 0)):
         with pytest.raises(UserError, match=r"has no head .* heads are 0 ... 3, applications 0 ... 1"):
-            without_head(stock("bert"), head, applications).__enter__()
+            without_heads(stock("bert"), [(0, 0), place]).__enter__()
     with pytest.raises(UserError, match="no output projection"):
         output_projections(Stub())  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from analysis_samples import encoder, tokenizer_of
@@ -15,7 +16,7 @@ from transformers import BertConfig, BertForTokenClassification
 
 from hf_tasks.analysis import verdicts
 from hf_tasks.analysis.ceiling import Ceiling
-from hf_tasks.analysis.report import analyze, kind_counts, open_run
+from hf_tasks.analysis.report import _groups, _spaced, analyze, elsewhere, open_run, spread
 from hf_tasks.clauses import clause_batch
 from hf_tasks.cli import main
 from hf_tasks.errors import UserError
@@ -69,11 +70,14 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Page(HTMLParser):
     """Collects what a page consists of, and refuses tags that do not close as they opened."""
 
+    judging = False
+
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, Any]]] = []
         self.words: list[str] = []
+        self.verdicts: list[str] = []
         self.feed(text)
         assert self.open == []
 
@@ -81,16 +85,22 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
         if tag not in ("meta", "br", "link"):
             self.open.append(tag)
+        if (dict(attrs).get("class") or "").startswith("verdict"):
+            self.verdicts.append("")
+            self.judging = True
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.judging = self.judging and tag != "p"
         self.words.append(" " if tag in ("td", "th", "p", "li") else "")
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
+        if self.judging:
+            self.verdicts[-1] += data
 
     @property
     def text(self) -> str:
@@ -116,7 +126,52 @@ def test_pages_say_what_the_figures_say(pages: dict[str, Page]) -> None:
     assert "it does not do the task" in pages["untrained"].text
     assert "exchanged, the answer stayed in" in pages["solved"].text
     assert "a clause beside the chain" in pages["solved"].text
-    assert "head 0: association in 4 of 4 applications" in pages["solved"].text
+    assert re.search(NAMED, pages["solved"].text)
+    for name in ("heads 0 and 1", "heads 2 and 3"):  # each kind is cut as a whole, in all applications
+        assert f"Yes: without {name}, accuracy over all clauses loses" in pages["solved"].text
+    assert "It cannot be told: there is nothing to lose" in pages["untrained"].text
+
+
+NUMBER = r"-?\d+\.\d+"
+SPREAD = rf"{NUMBER} \({NUMBER} to {NUMBER}\)"
+NAMED = rf"head 0 association ({SPREAD} ){{5}}association in 4 of 4 applications"
+
+
+def test_cuts_stand_by_depth_and_each_head_once(pages: dict[str, Page]) -> None:
+    text = pages["solved"].text
+    assert "points lost without over all depth 1 depth 2" in text
+    table = text.split("points lost without", 1)[1].split("Where the values stand", 1)[0]
+    for name in (*(f"head {head}" for head in range(4)), "all association: heads 0 and 1", "all local: heads 2 and 3"):
+        assert re.search(rf"{name} ({SPREAD} ?){{3}}", table), name
+    assert len(re.findall(SPREAD, table)) == 18  # and no others: no head of parent is cut, no head twice
+    assert "No head has more of parent than by chance: the most has head" in text
+    joint = re.search(r"all association: heads 0 and 1 (\S+)", table)
+    assert joint is not None
+    assert f"without heads 0 and 1, accuracy over all clauses loses {joint[1]} points" in text
+
+
+def test_heads_stand_with_the_band_and_entropy_beside_even_attention(pages: dict[str, Page]) -> None:
+    for page in pages.values():
+        assert "KL to the band entropy" in page.text
+        even = re.search(rf"even attention((?: {NUMBER}){{5}})", page.text)
+        assert even is not None
+        *_, entropy = map(float, even[1].split())
+        assert entropy == pytest.approx(np.log(21), abs=0.001)  # four clauses of five tokens, behind <bos>
+
+
+def test_groups_are_of_heads_that_stand_out() -> None:
+    def row(head: int, score: str, value: float) -> dict[str, Any]:
+        ends = {"ci95": [value - 0.1, value + 0.1], "excess_ci95": [value - 0.3, value - 0.1]}
+        return {"layer": 0, "head": head, "score": score, "value": value, "uniform": 0.2, **ends}
+
+    rows = [row(0, "association", 0.9), row(1, "association", 0.5), row(2, "association", 0.2), row(2, "parent", 0.5),
+            row(0, "parent", 0.4), row(1, "local", 0.25)]  # fmt: skip
+    # By name where there is one, else by what stands out; never a head that is called something else.
+    assert _groups(rows, [["association", None, None]]) == {"association": [(0, 0)], "parent": [(0, 2)]}
+    assert _groups(rows[:3], [["association", "association", "association"]]) == {"association": [(0, 0), (0, 1)]}
+    assert _groups(rows[5:], [[None, None, None]]) == {}
+    weak = [row(head, "parent", 0.5 + head / 100) for head in range(5)]
+    assert _groups(weak, [[None] * 5]) == {"parent": [(0, 2), (0, 3), (0, 4)]}
 
 
 def test_pages_have_every_picture_and_need_nothing_else(pages: dict[str, Page]) -> None:
@@ -155,17 +210,25 @@ def test_pages_repeat_what_the_evaluation_found(untrained: Path, tmp_path: Path)
              enumerate((GOOD, GOOD, HALF, GOOD), 1)]  # fmt: skip
     (folder / "cells.json").write_text(json.dumps(cells))
     text = Page(analyze(folder, size=20).read_text()).text
-    assert "12 clauses 2 4 100.0 % (95 % interval 99.0 to 100.0, 400 clauses)" in text
+    figure = "100.0 % (95 % interval 99.0 to 100.0, 400 clauses)"
+    assert f"12 clauses 2 {figure} 4 {figure}" in text
+    cells[0] |= HALF
+    (folder / "cells.json").write_text(json.dumps(cells))
+    (row,) = elsewhere(folder)
+    assert (row["solved"], row["weakest"]["depth"], row["depth"]) == (0, 1, 4)
 
 
 def test_every_verdict_has_a_number_with_its_interval(pages: dict[str, Page]) -> None:
     for page in pages.values():
-        text = page.text
-        for question in ("training told?", "upstream change the answer?", "leave the answer alone?", "in the middle?"):
-            said = text.split(question, 1)[1][:420]
-            assert "95 % interval" in said or "too few to edit" in said
-        assert "What was not tested" in text
-        assert re.search(r"seed 0; \d+ seconds on", text)
+        assert len(page.verdicts) == sum(attrs.get("class", "").startswith("verdict") for _, attrs in page.tags)
+        for said in page.verdicts:
+            assert re.search(r"\(95 % interval [-+]?\d", said) or "too few to edit" in said, said
+        asked = [said.split("?")[0] for said in page.verdicts]
+        for part in ("follow the chain", "training told", "learned after", "upstream", "leave the answer", "the middle",
+                     "association heads", "local heads"):  # fmt: skip
+            assert sum(part in question for question in asked) == 1, part
+        assert "What was not tested" in page.text
+        assert re.search(r"seed 0; \d+ seconds on", page.text)
 
 
 def test_the_same_seed_gives_the_same_page(solved: Path, tmp_path: Path) -> None:
@@ -192,6 +255,22 @@ def test_layers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert open_run(folder, ["clauses=[6,6]"]).layers == 3
 
 
+def test_checkpoints_and_models_elsewhere_are_analysed(solved: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / ".training" / "match-seed3" / "checkpoint-20"
+    shutil.copytree(solved, checkpoint)
+    (checkpoint / "training.json").rename(checkpoint / "trainer_state.json")
+    shutil.copy(solved.parent / "recipe.yaml", tmp_path / "run")
+    run = open_run(checkpoint)
+    assert (run.name, run.history) == ("match", HISTORY)
+    shutil.copytree(solved, tmp_path / "elsewhere")
+    for given in (solved.parent, solved.parent / "recipe.yaml"):
+        assert open_run(tmp_path / "elsewhere", recipe_at=given).told == [1, 2]
+    with pytest.raises(SystemExit) as left:
+        main(["analyze", str(tmp_path / "elsewhere"), "--recipe", str(tmp_path / "run"), "--size", "20"])
+    assert left.value.code == 0
+    assert (tmp_path / "elsewhere" / "analysis.html").is_file()
+
+
 def test_stock_models_are_analysed(tmp_path: Path) -> None:
     tokenizer = tokenizer_of(LEGO)
     torch.manual_seed(0)
@@ -201,7 +280,7 @@ def test_stock_models_are_analysed(tmp_path: Path) -> None:
     )  # fmt: skip
     folder = write_run(tmp_path, BertForTokenClassification(config), tokenizer)
     page = Page(analyze(folder, size=20).read_text())
-    assert "head 1:" in page.text
+    assert "layer 1 head 1" in page.text
     with pytest.raises(UserError, match="takes 64 tokens, and test sentences have up to 66"):
         open_run(folder, ["clauses=[13,13]"])
     with pytest.raises(UserError, match="--layers 4: this model does not share its layers"):
@@ -249,7 +328,10 @@ def test_mistakes_are_one_line(
         return str(tmp_path / name / "match-seed0")
 
     assert "is no trained model: it has no config.json" in refused(capsys, str(tmp_path / "nowhere"))
-    assert "has no recipe.yaml" in refused(capsys, copy("a", lambda folder: (folder / "recipe.yaml").unlink()))
+    alone = copy("a", lambda folder: (folder / "recipe.yaml").unlink())
+    assert "has no recipe.yaml in it or beside it to say what" in (said := refused(capsys, alone))
+    assert "give --recipe the recipe.yaml of its run, or the folder it is in" in said
+    assert "is no recipe" in refused(capsys, alone, "--recipe", str(tmp_path / "nowhere"))
     adapter = copy("b", lambda folder: (folder / "match-seed0" / "adapter_config.json").write_text("{}"))
     assert "is an adapter of a causal model" in refused(capsys, adapter)
     broken = copy("c", lambda folder: (folder / "match-seed0" / "config.json").write_text("{"))
@@ -326,10 +408,22 @@ def test_signs_of_counting() -> None:
         assert verdicts.against_counting(of, d3, 12).answer == answer
     assert "35.0 % (95 % interval 34.0 to 36.0)" in verdicts.against_counting(GOOD, d3, 12).sentence
     assert verdicts.against_counting(GOOD, Ceiling(1, (1, 1), True, 1, 0.5), 12).answer == "open"
-    assert verdicts.order_of_learning(None, {}, 0.9) is None
-    early = verdicts.order_of_learning(True, {1: 5, 2: None, 3: 1500}, 0.9)
-    assert early is not None
-    assert (early.answer, "at no step for depth 2 and at step 1,500 for depth 3" in early.sentence) == ("no", True)
+
+
+def test_order_of_learning_is_told_where_the_intervals_are_apart() -> None:
+    assert verdicts.order_of_learning(None, 0.9) is None
+    for before, last, answer in ((HALF, GOOD, "no"), (GOOD, HALF, "yes"), (MIDDLE, cell(0.92, 0.89, 0.94), "open")):
+        look = {"step": 1500, "before": {**before, "depth": 2}, "last": {**last, "depth": 3}}
+        found = verdicts.order_of_learning(look, 0.9)
+        assert found is not None
+        assert found.answer == answer
+        assert "at step 1,500, depth 2 had" in found.sentence
+        for one in (before, last):
+            assert verdicts.figure(one, "clauses") in found.sentence
+    assert "not told apart" in found.sentence
+    told = {"told_depths": "yes", "upstream": "yes", "irrelevant": "yes", "removed": "yes", "order_of_learning": "open"}
+    parts = {name: verdicts.Verdict("?", answer, name) for name, answer in told.items()}
+    assert verdicts.overall(parts).answer == "yes"  # what is not told apart does not decide
 
 
 def test_edited_sentences() -> None:
@@ -360,21 +454,62 @@ def test_sentences_about_probes_patches_and_heads() -> None:
     base = {"control": 0.5, "control_ci95": [0.4, 0.6], "selectivity": 0.5, "selectivity_ci95": [0.4, 0.6]}
     cells = [{**one, **base, "layer": layer, "depth": depth} for layer, depth, one in
              [(0, 1, HALF), (0, 2, HALF), (1, 1, GOOD), (1, 2, HALF), (2, 1, GOOD), (2, 2, GOOD)]]  # fmt: skip
-    said = verdicts.readable_from(cells)
-    assert "depth 1 from layer 1, depth 2 from layer 2" in said
+    rows = verdicts.first_readable(cells)
+    assert [(row["depth"], row["layer"], row["readable"]) for row in rows] == [(1, 1, True), (2, 2, True)]
+    assert [row["readable"] for row in verdicts.first_readable(cells[:4])] == [True, False]
+    assert "interval and all, at depth 1. The deepest" in verdicts.readable_from(verdicts.first_readable(cells[:4]))
+    said = verdicts.readable_from(rows)
+    assert "at depths 1, 2. The deepest of them, depth 2, has 100.0 % (95 % interval" in said
     assert "permuted labels has 50.0 % (95 % interval 40.0 to 60.0)" in said
     assert "+50.0 points (95 % interval +40.0 to +60.0)" in said
-    assert "Nowhere is a value readable" in verdicts.readable_from(cells[:2])
+    assert "Nowhere is a value readable" in verdicts.readable_from(verdicts.first_readable(cells[:2]))
     assert verdicts.readable_from([]) == "There were too few sentences to fit a probe."
-    carried = verdicts.carried([{**GOOD, "layer": 3, "distance": 1}, {**HALF, "layer": 2, "distance": 1}])
+    patches = [{**one, "layer": layer, "distance": distance} for one, layer, distance in
+               ((GOOD, 3, 1), (HALF, 2, 1), (HALF, 2, 2), (GOOD, 2, 3))]  # fmt: skip
+    carried = verdicts.carried(patches[:2], 0.5)
     assert carried.startswith("The patch carries to its children best at layer 3, in 100.0 %")
-    assert verdicts.carried([{**GOOD, "count": 3, "layer": 3, "distance": 1}]) == ""
-    assert verdicts.two_steps([["association"], ["local"]]).startswith("None of them looks")
-    assert verdicts.two_steps([["association"], ["local"], ["parent"]]) == verdicts.two_steps([["local"]]) == ""
-    assert kind_counts([["local", None], ["local", None], ["association", None]]) == [
-        "head 0: association in 1 of 3 applications, local in 2 of 3 applications",
-        "head 1: none of the three in any application",
-    ]
+    assert "; not to clauses 2 steps downstream, best at layer 2, in 50.0 %" in verdicts.carried(patches, 0.5)
+    assert "3 steps" not in verdicts.carried(patches, 0.5)
+    assert "; to clauses 3 steps" in verdicts.carried(patches, 0.2)
+    assert verdicts.carried([{**GOOD, "count": 3, "layer": 3, "distance": 1}], 0.5) == ""
+    most = {**cell(0.1, 0.05, 0.15), "uniform": 0.2, "null": 0.12, "null_ci95": [0.11, 0.13]}
+    steps = verdicts.two_steps([["association"], ["local"]], most)
+    assert "is 10.0 % (95 % interval 5.0 to 15.0), where even attention has 20.0 %" in steps
+    assert verdicts.two_steps([["association"], ["local"], ["parent"]], most) == ""
+    assert verdicts.two_steps([["local"]], most) == verdicts.two_steps([["association"], ["local"]], None) == ""
+    assert "the most has head 3, 10.0 % (95 % interval 5.0 to 15.0)" in verdicts.no_head("parent", most, "head 3")
+
+
+def test_use_follows_from_what_cutting_costs() -> None:
+    def judged(drop: tuple[float, float, float], whole: dict[str, Any] = GOOD) -> verdicts.Verdict:
+        drops = [
+            cell(*drop, depth=None),
+            cell(0.0, -0.01, 0.01, depth=1),
+            cell(0.1, 0, 0.2, depth=2),
+            HALF | {"depth": 9},
+        ]
+        return verdicts.used("association", "heads 0 and 1", drops, whole, 0.4)
+
+    lost = {"yes": (0.3, 0.2, 0.4), "no": (0.0, -0.01, 0.01), "open": (0.05, 0.01, 0.09)}
+    assert {answer: judged(drop).answer for answer, drop in lost.items()} == {answer: answer for answer in lost}
+    said = judged(lost["yes"]).sentence
+    assert "without heads 0 and 1, accuracy over all clauses loses 30.0 points (95 % interval 20.0 to 40.0) of" in said
+    assert "at depth 1 it loses 0.0 points (95 % interval -1.0 to 1.0), and most at depth 9, 50.0 points" in said
+    nothing = judged(lost["no"], cell(0.44, 0.42, 0.46))
+    assert (nothing.answer, "hardly better than guessing (40.0 %)" in nothing.sentence) == ("open", True)
+    assert verdicts.head_names([(0, 0), (0, 1), (0, 3)], 1) == "heads 0, 1 and 3"
+    assert verdicts.head_names([(0, 2)], 1) == "head 2"
+    assert verdicts.head_names([(0, 2), (1, 0), (1, 3)], 2) == "layer 0 head 2 and layer 1 heads 0 and 3"
+    weak = verdicts.used("parent", "head 0", [cell(0.3, 0.2, 0.4), cell(0.3, 0.2, 0.4, depth=1)], GOOD, 0.5, False)
+    assert weak.question == "Does it use the heads that have most of parent?"
+
+
+def test_numbers_are_short() -> None:
+    assert spread({"value": -0.0001, "ci95": [-0.002, 0.7664]}) == "0.000 (-0.002 to 0.766)"
+    assert spread({"null": 0.5, "null_ci95": [0.25, 0.75]}, "null", 100, 1) == "50.0 (25.0 to 75.0)"
+    assert _spaced([*range(10)], 4) == [0, 3, 6, 9]
+    assert _spaced([1, 2], 4) == [1, 2]
+    assert _spaced([], 4) == []
 
 
 def test_spans_are_short() -> None:

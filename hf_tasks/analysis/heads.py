@@ -1,4 +1,4 @@
-"""What attention heads look at: scores of every (application, head), baselines, nulls, and what cutting a head costs.
+"""What attention heads look at: scores of every (application, head), baselines, nulls, and what cutting heads costs.
 
 Scores of one sentence; queries are tokens inside clauses, so never special tokens or padding:
 - association: mass on other tokens that are identical to the query token; over queries that have such.
@@ -13,7 +13,7 @@ target places, so they also have a null, the same sum over places that mean noth
 the sentence, parents permuted among its clauses, its tokens dealt to clauses at random.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -159,11 +159,38 @@ def _entropy(maps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(maps).sum(-1)
 
 
-def head_table(scores: dict[str, Score]) -> list[dict[str, Any]]:
+def applications_of_layers(model: PreTrainedModel) -> list[list[int]]:
+    """The applications of each layer, several where one is applied again; in the order of their first.
+
+    Raises:
+        UserError: no output projection is found.
+    """
+    places: dict[nn.Module, list[int]] = {}
+    for application, module in enumerate(output_projections(model)):
+        places.setdefault(module, []).append(application)
+    return [*places.values()]
+
+
+def by_layer(scores: dict[str, Score], applications: Sequence[Sequence[int]]) -> dict[str, Score]:
+    """Scores of the heads that have weights of their own: (layers, heads, N), means over a layer's applications."""
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.stack([values[[*of]].mean(0) for of in applications])
+
+    return {
+        name: Score(mean(score.values), score.uniform, None if score.null is None else mean(score.null))
+        for name, score in scores.items()
+    }
+
+
+def head_table(scores: dict[str, Score], first: str = "application") -> list[dict[str, Any]]:
     """One row a head and score.
 
+    Args:
+        first: what the scores' first axis is.
+
     Returns:
-        {"application", "head", "score", "value", "ci95", "uniform"} and, of scores with a null, {"null", "null_ci95",
+        {first, "head", "score", "value", "ci95", "uniform"} and, of scores with a null, {"null", "null_ci95",
         "excess", "excess_ci95"}: means over sentences with normal intervals, the excess taken sentence by sentence.
     """
     rows = []
@@ -174,7 +201,7 @@ def head_table(scores: dict[str, Score]) -> list[dict[str, Any]]:
         found = {key: mean_interval(values) for key, values in facts.items()}
         for place in np.ndindex(score.values.shape[:2]):
             row = {
-                "application": place[0],
+                first: place[0],
                 "head": place[1],
                 "score": name,
                 "uniform": float(np.nanmean(score.uniform)),
@@ -190,43 +217,60 @@ def kind_of(values: dict[str, float], uniform: dict[str, float]) -> str | None:
     """What a head is called: the mass it has gone furthest towards on the way from uniform attention to all of it.
 
     Args:
-        values, uniform: of `MASSES`.
+        values, uniform: of `MASSES`; NaN where there is none.
 
     Returns:
         a name of `MASSES`; None if none has gone `NAMED_FROM` of the way.
     """
     gone = {name: (values[name] - uniform[name]) / (1 - uniform[name]) for name in MASSES if uniform[name] < 1}
-    best = max(gone, key=lambda name: gone[name], default=None)
+    best = max((name for name in gone if not np.isnan(gone[name])), key=lambda name: gone[name], default=None)
     return best if best is not None and gone[best] >= NAMED_FROM else None
 
 
+def kinds(scores: dict[str, Score]) -> list[list[str | None]]:
+    """`kind_of` every head, (first axis, heads), by the lower ends of its intervals: a name is not to hang on luck."""
+    low = {name: mean_interval(scores[name].values)[1] for name in MASSES}
+    uniform = {name: float(np.nanmean(scores[name].uniform)) for name in MASSES}
+    first, heads = low["local"].shape
+    return [[kind_of({name: float(low[name][a, h]) for name in MASSES}, uniform) for h in range(heads)]
+            for a in range(first)]  # fmt: skip
+
+
+def stands_out(row: dict[str, Any]) -> bool:
+    """Whether a head has more of a mass than even attention has, and more than of places that mean nothing."""
+    return row["ci95"][0] > row["uniform"] and row["excess_ci95"][0] > 0
+
+
 @contextmanager
-def without_head(model: PreTrainedModel, head: int, applications: Sequence[int] | None = None) -> Iterator[None]:
-    """Cut a head off: its output is set to zero before the output projection, in these applications or in all.
+def without_heads(model: PreTrainedModel, places: Collection[tuple[int, int]]) -> Iterator[None]:
+    """Cut heads off: their output is set to zero before the output projection.
 
     Zero, not the mean over a batch: it does not depend on what else is in the batch.
 
+    Args:
+        places: (application, head) of each cut.
+
     Raises:
-        UserError: the model lacks the head or the application, or no output projection is found.
+        UserError: the model lacks a head or an application, or no output projection is found.
     """
     order = output_projections(model)
     heads = model.config.num_attention_heads
-    chosen = range(len(order)) if applications is None else applications
-    if not 0 <= head < heads or not all(0 <= one < len(order) for one in chosen):
-        raise UserError(
-            f"{type(model).__name__} has no head {head} in application {', '.join(map(str, chosen))}: heads are "
-            f"0 ... {heads - 1}, applications 0 ... {len(order) - 1}"
-        )
+    for application, head in places:
+        if not (0 <= head < heads and 0 <= application < len(order)):
+            raise UserError(
+                f"{type(model).__name__} has no head {head} in application {application}: heads are 0 ... {heads - 1}, "
+                f"applications 0 ... {len(order) - 1}"
+            )
     turn = 0
 
     def cut(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         nonlocal turn
-        turn = (turn + 1) % len(order)
-        if (turn - 1) % len(order) not in chosen:
+        now, turn = turn, (turn + 1) % len(order)
+        here = [head for application, head in places if application == now]
+        if not here:
             return None
-        width = inputs[0].shape[-1] // heads
         mixed = inputs[0].clone()
-        mixed[..., head * width : (head + 1) * width] = 0
+        mixed.unflatten(-1, (heads, -1))[..., here, :] = 0  # a view
         return (mixed, *inputs[1:])
 
     with ExitStack() as hooks:
@@ -236,22 +280,18 @@ def without_head(model: PreTrainedModel, head: int, applications: Sequence[int] 
 
 
 def ablate(
-    model: PreTrainedModel,
-    batches: Iterable[ClauseBatch],
-    whole: Reading,
-    head: int,
-    applications: Sequence[int] | None = None,
+    model: PreTrainedModel, batches: Iterable[ClauseBatch], whole: Reading, places: Collection[tuple[int, int]]
 ) -> list[dict[str, Any]]:
-    """What cutting a head off costs: {"depth", "value" (the drop in accuracy), "ci95", "count"}.
+    """What cutting heads off costs: {"depth", "value" (the drop in accuracy), "ci95", "count"}.
 
     The first cell is that of all clauses, its depth None; then follow the depths.
 
     Args:
         batches: the sentences that `whole` was read from, in the same order.
         whole: what the whole model says of them.
-        head, applications: see `without_head`.
+        places: see `without_heads`.
     """
-    with without_head(model, head, applications):
+    with without_heads(model, places):
         cut = read(batches, lambda batch: predict(model, batch))
     rows = []
     for depth in (None, *np.unique(whole.depths).tolist()):

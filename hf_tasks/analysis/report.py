@@ -9,6 +9,7 @@ import json
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -33,18 +34,29 @@ from hf_tasks.analysis.forward import (
     all_asked,
     asked_only,
     attention_maps,
-    output_projections,
     predict,
     read,
 )
-from hf_tasks.analysis.heads import MASSES, NAMED_FROM, Score, ablate, head_table, kind_of, score_heads
+from hf_tasks.analysis.heads import (
+    MASSES,
+    NAMED_FROM,
+    SCORES,
+    ablate,
+    applications_of_layers,
+    by_layer,
+    head_table,
+    kinds,
+    score_heads,
+    stands_out,
+)
+from hf_tasks.analysis.intervals import share
 from hf_tasks.analysis.patching import patch
 from hf_tasks.analysis.probes import clause_states, probe
 from hf_tasks.analysis.shortcuts import (
     LEARNED,
     accuracy_by_depth,
+    first_of_last_two,
     last_excess,
-    last_learned_early,
     learning_order,
 )
 from hf_tasks.clauses import ClauseBatch, clause_batches
@@ -57,7 +69,10 @@ from hf_tasks.tasks import Task, get_task
 from hf_tasks.tasks.groups import get_group
 
 FEWER = 200  # sentences at most for what takes long: head scores, ablation, patching, edited sentences
-SHOWN_HEADS = 3  # of each score, in the table
+SHOWN_HEADS = 3  # of each mass, cut off one by one
+LISTED_HEADS = 16  # of those without a name, in the table of all
+NAMED_HEADS = 8  # that are cut off together
+SHOWN_DEPTHS = 6  # in the table of cuts
 SHOWN_MAPS = 4
 CEILINGS = 12  # depths at most at which the counting ceiling is computed
 BATCH_TOKENS = 8192
@@ -91,15 +106,17 @@ def analyze(
     size: int = 400,
     seed: int = 0,
     layers: int | None = None,
+    recipe: Path | None = None,
 ) -> Path:
     """Write the page about a model.
 
     Args:
-        folder: a finished model of a run.
+        folder: a finished model of a run, a checkpoint of one, or any model with a `recipe`.
         output: the page; `analysis.html` in the folder unless given.
         settings: `key=value`, parameters of the task in which the test sentences differ from those of training.
         size: test sentences. seed: of everything that is drawn.
         layers: applications of a shared layer; as the recipe evaluates, or as trained, unless given.
+        recipe: a run's `recipe.yaml` or the folder it is in, where the model's own folder does not tell.
 
     Returns:
         the path of the page.
@@ -109,7 +126,7 @@ def analyze(
     """
     if size < 20:
         raise UserError(f"--size {size}: intervals need at least 20 sentences")
-    run, page = open_run(folder, settings, layers), output or folder / "analysis.html"
+    run, page = open_run(folder, settings, layers, recipe), output or folder / "analysis.html"
     if page.is_dir() or not page.parent.is_dir():
         raise UserError(f"{str(page)!r} cannot be written: give --output a file name in a folder that exists")
     start = time.monotonic()
@@ -119,14 +136,16 @@ def analyze(
     return page
 
 
-def open_run(folder: Path, settings: Sequence[str] = (), layers: int | None = None) -> Run:
+def open_run(
+    folder: Path, settings: Sequence[str] = (), layers: int | None = None, recipe_at: Path | None = None
+) -> Run:
     """Load a model with what is known of it.
 
     Raises:
         UserError: the folder is no run, its model no token classifier, or its task labels no clauses.
     """
     _check_classifier(folder)
-    recipe, name = _recipe_of(folder)
+    recipe, name = _recipe_of(folder, recipe_at)
     parameters: dict[str, Any] = {}
     for setting in settings:
         parameters |= parse_setting(setting)
@@ -145,8 +164,8 @@ def open_run(folder: Path, settings: Sequence[str] = (), layers: int | None = No
     rows = trained.generate("train", 256)
     told = {d for depths, asked in zip(rows["depths"], rows["asked"], strict=True)
             for d, known in zip(depths, asked, strict=True) if known}  # fmt: skip
-    training = folder / "training.json"
-    history = json.loads(training.read_text("utf-8"))["log_history"] if training.is_file() else []
+    training = [path for path in (folder / "training.json", folder / "trainer_state.json") if path.is_file()]
+    history = json.loads(training[0].read_text("utf-8"))["log_history"] if training else []
     return Run(folder, recipe, name, model, tokenizer, task, sorted(told), model.config.num_hidden_layers, history)
 
 
@@ -167,23 +186,33 @@ def _check_classifier(folder: Path) -> None:
         )
 
 
-def _recipe_of(folder: Path) -> tuple[Recipe, str]:
+def _recipe_of(folder: Path, given: Path | None) -> tuple[Recipe, str]:
     """The recipe that made a model, and the model's name in it."""
-    for path in (folder / "recipe.yaml", folder.parent / "recipe.yaml"):
-        if path.is_file():
-            recipe = read_recipe(path)
-            break
+    is_checkpoint = folder.name.startswith("checkpoint-")  # of RUN/.training/MODEL-seedN/checkpoint-STEP
+    model = folder.resolve().parent if is_checkpoint else folder.resolve()
+    if given is not None:
+        places = [given / "recipe.yaml" if given.is_dir() else given]
     else:
-        raise UserError(f"{str(folder)!r} has no recipe.yaml in it or beside it to say what it was trained on")
-    seed = folder.name.rpartition("-seed")[2]
+        places = [folder / "recipe.yaml", *(parent / "recipe.yaml" for parent in model.parents[: 1 + is_checkpoint])]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        missing = "is no recipe" if given is not None else "has no recipe.yaml in it or beside it"
+        raise UserError(
+            f"{str(given or folder)!r} {missing} to say what the model was trained on: give --recipe the recipe.yaml "
+            "of its run, or the folder it is in"
+        )
+    recipe = read_recipe(found)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{str(found)!r} trains on texts, and analyze reads token classifiers of a task")
+    seed = model.name.rpartition("-seed")[2]
     for name in recipe.models:
-        if seed.isdecimal() and folder.name == run_name(name, int(seed)):
+        if seed.isdecimal() and model.name == run_name(name, int(seed)):
             return recipe, name
     if len(recipe.models) == 1:
         return recipe, next(iter(recipe.models))
     raise UserError(
-        f"{str(folder)!r} is not named like a model of recipe {recipe.name}, such as "
-        f"{run_name(next(iter(recipe.models)), 0)!r}, so it cannot be told which it is"
+        f"{str(model)!r} is not named like a model of recipe {recipe.name}, such as "
+        f"{run_name(next(iter(recipe.models)), 0)!r}, so it cannot be told which it is: name it so"
     )
 
 
@@ -240,18 +269,28 @@ def measure(run: Run, size: int, seed: int) -> dict[str, Any]:
         reading = read(shown(batches, "accuracy"), lambda batch: predict(run.model, batch))
         found["accuracy"] = accuracy_by_depth(reading)
         found["excess"] = last_excess(reading)
-        counted = _some_depths(found["accuracy"]) if has_ceiling(run.task) else []
+        depths = [cell["depth"] for cell in found["accuracy"]]
+        counted = _spaced(depths, CEILINGS) if has_ceiling(run.task) else []
         found["ceilings"] = [
             (depth, task_ceiling(run.task, depth, seed=seed)) for depth in shown(counted, "counting ceiling")
         ]
         scores = score_heads(run.model, shown(fewer, "heads"), seed=seed)
-        found["heads"], found["kinds"] = head_table(scores), _kinds(scores)
+        found["heads"] = head_table(scores)
         found["masses"] = {name: np.nanmean(scores[name].values, -1) for name in MASSES}
-        found["best"] = _best_heads(found["heads"])
+        # A layer that is applied again has the same heads again: one head is what has weights of its own.
+        layers = applications_of_layers(run.model)
+        pooled = by_layer(scores, layers)
+        found["own"] = head_table(pooled, "layer")
+        found["kinds"], found["called"] = kinds(scores), kinds(pooled)
+        found["layers"], found["best"] = layers, _best_heads(found["own"])
         whole = read(fewer, lambda batch: predict(run.model, batch))
+        found["kept"] = share(whole.correct)
+        groups = _groups(found["own"], found["called"])
+        best = sorted({(row["layer"], row["head"]) for row in found["best"]})
+        single = [one for one in best if [one] not in groups.values()]
         found["cuts"] = [
-            {**one, "drops": ablate(run.model, fewer, whole, one["head"], _same_weights(run.model, one["application"]))}
-            for one in shown(_distinct(run.model, found["best"]), "cutting heads off")
+            {"kind": kind, "heads": heads, "drops": ablate(run.model, fewer, whole, _places(heads, layers))}
+            for kind, heads in shown([*((None, [one]) for one in single), *groups.items()], "cutting heads off")
         ]
         found["probes"] = probe(clause_states(run.model, shown(batches, "probes")), seed)
         if "elements" in table.column_names:
@@ -263,8 +302,9 @@ def measure(run: Run, size: int, seed: int) -> dict[str, Any]:
             )
             found["patches"] = patch(run.model, shown(patch_pairs(editor, run.tokenizer, seed), "patching"))
         found["learned"] = learning_order(run.history)
+        found["look"] = first_of_last_two(run.history, run.told, _watched(run))
         found["example"] = _example(run, table)
-        found["maps"] = _example_maps(run, found["heads"], table)
+        found["maps"] = _example_maps(run, found, table)
     found["verdicts"] = _verdicts(run, found)
     return found
 
@@ -273,43 +313,42 @@ def _batches(run: Run, table: pa.Table) -> list[ClauseBatch]:
     return [asked_only(batch) for batch in clause_batches(table, run.tokenizer, BATCH_TOKENS)]
 
 
-def _some_depths(cells: list[Cell]) -> list[int]:
-    depths = [cell["depth"] for cell in cells]
-    return [depths[i] for i in sorted({*np.linspace(0, len(depths) - 1, CEILINGS).round().astype(int).tolist()})]
-
-
-def _kinds(scores: dict[str, Score]) -> list[list[str | None]]:
-    """What every head is in every application."""
-    values = {name: np.nanmean(scores[name].values, -1) for name in MASSES}
-    uniform = {name: float(np.nanmean(scores[name].uniform)) for name in MASSES}
-    applications, heads = values["local"].shape
-    return [
-        [kind_of({name: float(values[name][a, h]) for name in MASSES}, uniform) for h in range(heads)]
-        for a in range(applications)
-    ]
+def _spaced(items: list[Any], most: int) -> list[Any]:
+    """At most so many of them, evenly spaced, the first and the last among them."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int).tolist()]
 
 
 def _best_heads(rows: list[Cell]) -> list[Cell]:
-    """The rows of the heads that have most of each mass."""
+    """The rows of the heads that have most of each mass; of those alone that have more of it than by chance."""
     best = []
     for name in MASSES:
-        best += sorted((row for row in rows if row["score"] == name), key=lambda row: -row["value"])[:SHOWN_HEADS]
+        found = [row for row in rows if row["score"] == name and stands_out(row)]
+        best += sorted(found, key=lambda row: -row["value"])[:SHOWN_HEADS]
     return best
 
 
-def _same_weights(model: PreTrainedModel, application: int) -> list[int]:
-    """The applications of the layer that is applied here."""
-    order = output_projections(model)
-    return [i for i, module in enumerate(order) if module is order[application]]
+def _groups(rows: list[Cell], called: list[list[str | None]]) -> dict[str, list[tuple[int, int]]]:
+    """The heads of each kind, (layer, head); where none is called so, the best without a name that stand out by it."""
+    groups = {}
+    for name in MASSES:
+        found = [row for row in rows if row["score"] == name and stands_out(row)]
+        most = sorted(found, key=lambda row: -row["value"])
+        heads = [(row["layer"], row["head"]) for row in most]
+        named, unnamed = ([(a, h) for a, h in heads if called[a][h] == wanted] for wanted in (name, None))
+        if named or unnamed:
+            groups[name] = sorted(named or unnamed[:SHOWN_HEADS])
+    return groups
 
 
-def _distinct(model: PreTrainedModel, best: list[Cell]) -> list[Cell]:
-    """One entry for each head of each layer, however often it is among the best."""
-    found: dict[tuple[int, int], Cell] = {}
-    for row in best:
-        first = _same_weights(model, row["application"])[0]
-        found.setdefault((first, row["head"]), {"application": first, "head": row["head"]})
-    return [*found.values()]
+def _places(heads: list[tuple[int, int]], layers: list[list[int]]) -> list[tuple[int, int]]:
+    return [(application, head) for layer, head in heads for application in layers[layer]]
+
+
+def _watched(run: Run) -> dict[int, int]:
+    """How many clauses of each depth there are in the batch that was looked at in training."""
+    table = all_asked(run.recipe.get_task(run.name)).table("validation", run.recipe.evaluation.every_size)
+    known = zip(table["depths"].to_pylist(), table["asked"].to_pylist(), strict=True)
+    return Counter(depth for depths, asked in known for depth, one in zip(depths, asked, strict=True) if one)
 
 
 def _example(run: Run, table: pa.Table) -> dict[str, Any]:
@@ -324,31 +363,31 @@ def _example(run: Run, table: pa.Table) -> dict[str, Any]:
     return {"prompt": row["prompt"], "steps": [*zip(texts, values, strict=True)], "depth": depth}
 
 
-def _example_maps(run: Run, rows: list[Cell], table: pa.Table) -> list[dict[str, Any]]:
-    """The maps of the best heads on the shortest sentence, one or two a score."""
+def _example_maps(run: Run, found: dict[str, Any], table: pa.Table) -> list[dict[str, Any]]:
+    """The maps of the best heads on the shortest sentence, each in the application where it has most."""
     sentence = table.take([int(np.argmin([len(text) for text in table["prompt"].to_pylist()]))])
     (batch,) = _batches(run, sentence)
     ((_, maps),) = attention_maps(run.model, batch)
     ids = batch.input_ids[0].tolist()
     written = zip(ids, run.tokenizer.convert_ids_to_tokens(ids), strict=True)
     tokens = ["\u00b7" if i in run.tokenizer.all_special_ids else token.replace("\n", "\u21b5") for i, token in written]
-    shown: list[dict[str, Any]] = []
-    for row in _best_heads(rows):
-        if len(shown) < SHOWN_MAPS and row["head"] not in [one["head"] for one in shown]:
-            weights = maps[row["application"]][0, row["head"]].cpu().numpy()
-            shown.append({**row, "weights": weights, "tokens": tokens})
-    return shown
+    shown: dict[tuple[int, int], dict[str, Any]] = {}
+    for row in found["best"]:
+        rows = [one for one in found["heads"] if (one["score"], one["head"]) == (row["score"], row["head"])]
+        most = max((rows[a] for a in found["layers"][row["layer"]]), key=lambda one: one["value"])
+        weights = maps[most["application"]][0, most["head"]].cpu().numpy()
+        shown.setdefault((row["layer"], row["head"]), {**most, "weights": weights, "tokens": tokens})
+    return [*shown.values()][:SHOWN_MAPS]
 
 
 def _verdicts(run: Run, found: dict[str, Any]) -> dict[str, verdicts.Verdict]:
     cells, chance = found["accuracy"], 1 / len(run.task.classes)
     one_path = has_ceiling(run.task) and run.task.parameters()["chains"] == 1
-    learned = {depth: step for depth, step in found["learned"].items() if depth in run.told}
     made: dict[str, verdicts.Verdict | None] = {
         "told_depths": verdicts.told_depths(cells, run.told),
         "beyond": verdicts.beyond(cells, run.told, chance),
         "last_variable": verdicts.last_variable(found["excess"]) if one_path else None,
-        "order_of_learning": verdicts.order_of_learning(last_learned_early(learned), learned, LEARNED),
+        "order_of_learning": verdicts.order_of_learning(found["look"], LEARNED),
     }
     if found["ceilings"]:
         depth, ceiling = found["ceilings"][-1]
@@ -358,8 +397,26 @@ def _verdicts(run: Run, found: dict[str, Any]) -> dict[str, verdicts.Verdict]:
         made["upstream"] = verdicts.upstream(edits["upstream"])
         made["irrelevant"] = verdicts.irrelevant(edits["irrelevant"])
         made["removed"] = verdicts.removed(edits["removed"], chance)
+    for cut in found["cuts"]:
+        if cut["kind"]:
+            heads = _cut_names(cut, found)
+            made[cut["kind"]] = verdicts.used(
+                cut["kind"], heads, cut["drops"], found["kept"], chance, _is_called(cut, found)
+            )
     present = {name: verdict for name, verdict in made.items() if verdict is not None}
     return {"overall": verdicts.overall(present), **present}
+
+
+def _is_called(cut: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether the heads that were cut off as one kind are called so."""
+    return all(found["called"][layer][head] == cut["kind"] for layer, head in cut["heads"])
+
+
+def _cut_names(cut: dict[str, Any], found: dict[str, Any]) -> str:
+    """The heads of a cut, in words."""
+    if len(cut["heads"]) > NAMED_HEADS:
+        return f"all {len(cut['heads'])} of them"
+    return verdicts.head_names(cut["heads"], len(found["layers"]))
 
 
 # Writing.
@@ -370,7 +427,7 @@ def render(run: Run, found: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": verdicts.figure, "points": verdicts.points, "percent": verdicts.percent}
+    environment.filters |= {"figure": verdicts.figure, "percent": verdicts.percent, "spread": spread}
     chance = 1 / len(run.task.classes)
     drawn = {
         "accuracy": pictures.depth_curve(
@@ -390,6 +447,7 @@ def render(run: Run, found: dict[str, Any]) -> str:
         drawn["learning"] = pictures.learning_curves(run.history)
     if found.get("patches"):
         drawn["patches"] = pictures.heat_map(found["patches"], ("distance", "clauses downstream"), "patches")
+    readable = verdicts.first_readable(found["probes"])
     return environment.get_template("report.html.jinja").render(
         run=run,
         found=found,
@@ -400,12 +458,26 @@ def render(run: Run, found: dict[str, Any]) -> str:
         parameters=run.task.parameters(),
         chance=chance,
         high=verdicts.HIGH,
-        kinds=kind_counts(found["kinds"]),
-        steps=verdicts.two_steps(found["kinds"]),
+        masses=MASSES,
+        scores=SCORES,
+        kinds=head_rows(found),
+        unlisted=len(found["own"]) // len(SCORES) - len(head_rows(found)),
+        steps=verdicts.two_steps(found["called"], _most(found["own"], "parent")),
+        uncut=[
+            verdicts.no_head(name, most, verdicts.head_names([(most["layer"], most["head"])], len(found["layers"])))
+            for name in MASSES
+            if name not in found["verdicts"] and (most := _most(found["own"], name))
+        ],
+        cut_depths=_spaced([drop["depth"] for cut in found["cuts"][:1] for drop in cut["drops"][1:]], SHOWN_DEPTHS),
+        cuts=[
+            {**cut, "name": _cut_names(cut, found), "is_called": cut["kind"] and _is_called(cut, found)}
+            for cut in found["cuts"]
+        ],
         elsewhere=elsewhere(run.folder),
         named_from=NAMED_FROM,
-        probe_sentence=verdicts.readable_from(found["probes"]),
-        patch_sentence=verdicts.carried(found.get("patches", [])),
+        probe_sentence=verdicts.readable_from(readable),
+        readable=_spaced(readable, CEILINGS),
+        patch_sentence=verdicts.carried(found.get("patches", []), chance),
         untested=untested(run, found),
         command=shlex.join(["hf-tasks", *sys.argv[1:]])
         if Path(sys.argv[0]).name == "hf-tasks"
@@ -424,18 +496,46 @@ def elsewhere(folder: Path) -> list[Cell]:
         place = ", ".join(f"{value} {key}" for key, value in cell["slice"].items() if key != "depth")
         lengths.setdefault(place or "as trained", []).append({**cell, "depth": cell["slice"]["depth"]})
     return [
-        {"length": length, "solved": verdicts.solved_to(cells), **max(cells, key=lambda cell: cell["depth"])}
+        {
+            "length": length,
+            "solved": (solved := verdicts.solved_to(cells)),
+            "weakest": min(
+                [cell for cell in cells if cell["depth"] <= solved] or [min(cells, key=lambda cell: cell["depth"])],
+                key=lambda cell: cell["value"],
+            ),
+            **max(cells, key=lambda cell: cell["depth"]),
+        }
         for length, cells in lengths.items()
     ]
 
 
-def kind_counts(kinds: list[list[str | None]]) -> list[str]:
-    """What each head is, in words: "head 0: association in 12 of 12 applications"."""
-    lines = []
-    for head, of in enumerate(zip(*kinds, strict=True)):
-        counts = [f"{name} in {of.count(name)} of {len(of)} applications" for name in MASSES if of.count(name)]
-        lines.append(f"head {head}: {', '.join(counts) or 'none of the three in any application'}")
-    return lines
+def spread(cell: Cell, key: str = "value", scale: float = 1, digits: int = 3) -> str:
+    """A mean or a difference with its interval, short: "0.766 (0.757 to 0.774)"."""
+    numbers = cell[key], *cell["ci95" if key == "value" else f"{key}_ci95"]
+    # Adding 0 makes a plain zero of what rounds to minus zero.
+    value, low, high = (f"{round(scale * number, digits) + 0:.{digits}f}" for number in numbers)
+    return f"{value} ({low} to {high})"
+
+
+def _most(rows: list[Cell], score: str) -> Cell | None:
+    """The row of the head that has most of a score; None if no sentence has a query for it."""
+    found = [row for row in rows if row["score"] == score and not np.isnan(row["value"])]
+    return max(found, key=lambda row: row["value"], default=None)
+
+
+def head_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The heads that have a name, and the first of the others: the rows of all scores by name, and what each is."""
+    heads: dict[tuple[int, int], dict[str, Any]] = {}
+    for row in found["own"]:
+        heads.setdefault((row["layer"], row["head"]), {})[row["score"]] = row
+    rows = []
+    for (layer, head), of in heads.items():
+        each = [found["kinds"][application][head] for application in found["layers"][layer]]
+        counts = [f"{name} in {each.count(name)} of {len(each)} applications" for name in MASSES if each.count(name)]
+        name = verdicts.head_names([(layer, head)], len(found["layers"]))
+        rows.append({"name": name, "kind": found["called"][layer][head], "applied": ", ".join(counts), **of})
+    unnamed = [i for i, row in enumerate(rows) if row["kind"] is None]
+    return [row for i, row in enumerate(rows) if i not in unnamed[LISTED_HEADS:]]
 
 
 def untested(run: Run, found: dict[str, Any]) -> list[str]:
@@ -444,8 +544,8 @@ def untested(run: Run, found: dict[str, Any]) -> list[str]:
     span = " to ".join(map(str, sorted({*clauses})))
     lines = [
         f"Sentences with other than {span} {run.task.length_parameter}, other formats, and other seeds of training.",
-        f"Heads beyond the best {SHOWN_HEADS} of each score were not cut off; a cut sets a head to zero, which is also "
-        "something that the model has never seen.",
+        f"Heads beyond the best {SHOWN_HEADS} of each habit were cut off with those of their kind, if at all; a cut "
+        "sets a head to zero, which is also something that the model has never seen.",
         "Probes are linear: a value that they do not find may still be there in another form.",
     ]
     if "edits" not in found:

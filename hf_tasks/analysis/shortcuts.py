@@ -5,13 +5,14 @@
 - What edited sentences tell is in counterfactuals.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hf_tasks.analysis.forward import Reading
 from hf_tasks.analysis.intervals import mean_interval, share
+from hf_tasks.metrics.functions import cell
 
 LEARNED = 0.9  # accuracy from which on a depth counts as learned
 
@@ -33,7 +34,8 @@ def last_excess(reading: Reading) -> dict[str, Any] | None:
     """How much more accurate the deepest clause of a sentence is than the two before it, sentence by sentence.
 
     Returns:
-        {"value", "ci95", "count"}: a mean over sentences and its normal interval; None if fewer than two sentences are
+        {"value", "ci95", "count"}: a mean over sentences and its interval, to which half a sentence is added on either
+        side, as in `difference`, so that it has a width where nothing differed; None if fewer than two sentences are
         three clauses deep.
     """
     differences = []
@@ -47,8 +49,8 @@ def last_excess(reading: Reading) -> dict[str, Any] | None:
             differences.append(right[depths == last].mean() - before)
     if len(differences) < 2:
         return None
-    mean, low, high = mean_interval(np.array(differences))
-    return {"value": float(mean), "ci95": [float(low), float(high)], "count": len(differences)}
+    _, low, high = mean_interval(np.array([*differences, 0.5**0.5, -(0.5**0.5)]))
+    return {"value": float(np.mean(differences)), "ci95": [float(low), float(high)], "count": len(differences)}
 
 
 def learning_order(history: Iterable[dict[str, Any]], threshold: float = LEARNED) -> dict[int, int | None]:
@@ -65,12 +67,28 @@ def learning_order(history: Iterable[dict[str, Any]], threshold: float = LEARNED
     return dict(sorted(learned.items()))
 
 
-def last_learned_early(learned: dict[int, int | None]) -> bool | None:
-    """Whether the deepest clause was learned before the one above it, as a counter does; None if neither was."""
-    depths = list(learned)
-    if len(depths) < 2:
+def first_of_last_two(
+    history: Iterable[dict[str, Any]], depths: Sequence[int], counts: Mapping[int, int], threshold: float = LEARNED
+) -> dict[str, Any] | None:
+    """The first look at which one of the two deepest depths was learned, and how well both were known by then.
+
+    Args:
+        history: as for `learning_order`.
+        depths: those that count, ascending. counts: clauses of each in the batch that was looked at.
+
+    Returns:
+        {"step", "before", "last"}: cells {"depth", "value", "count", "ci95"} of both; None if neither was ever learned.
+    """
+    pair = depths[-2:]
+    if len(pair) < 2 or not all(counts.get(depth) for depth in pair):
         return None
-    before, last = learned[depths[-2]], learned[depths[-1]]
-    if last is None:
-        return None if before is None else False
-    return before is None or last < before
+    for entry in history:
+        found = entry.get("accuracy_by_depth", {})
+        values = [found.get(str(depth), 0.0) for depth in pair]
+        if max(values) >= threshold:
+            before, last = (
+                {"depth": depth, **cell(round(value * counts[depth]), counts[depth], {})}
+                for depth, value in zip(pair, values, strict=True)
+            )
+            return {"step": entry["step"], "before": before, "last": last}
+    return None

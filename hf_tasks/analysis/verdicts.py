@@ -10,6 +10,7 @@ from hf_tasks.analysis.ceiling import Ceiling
 
 HIGH = 0.9  # an accuracy that counts as solved, a share that counts as all
 FEWEST = 20  # sentences or clauses below which nothing is concluded
+LITTLE = 0.05  # a difference of accuracies that does not count
 Cell = dict[str, Any]
 
 
@@ -127,9 +128,9 @@ def last_variable(excess: Cell | None) -> Verdict | None:
     question = "Is the last variable no better known than those before it?"
     low, high = excess["ci95"]
     figures = f"{points(excess)} over the mean of the two before it, {excess['count']:,} sentences"
-    if low > 0.05:
+    if low > LITTLE:
         return Verdict(question, "no", f"No: the last variable stands out, as it does for one who counts: {figures}.")
-    if high < 0.05:
+    if high < LITTLE:
         return Verdict(question, "yes", f"Yes, it does not stand out: {figures}.")
     return Verdict(question, "open", f"The sentences do not settle it: {figures}.")
 
@@ -153,18 +154,26 @@ def against_counting(last: Cell, ceiling: Ceiling, clauses: int) -> Verdict:
     return Verdict(question, "open", f"It is as good as counting: {told}, and this one has {figure(last, 'clauses')}.")
 
 
-def order_of_learning(early: bool | None, learned: dict[int, int | None], threshold: float) -> Verdict | None:
-    """Was the last depth learned after the one before it?"""
-    if early is None:
+def order_of_learning(look: Cell | None, threshold: float) -> Verdict | None:
+    """Was the last depth learned after the one before it?
+
+    Args:
+        look: of `first_of_last_two`; where the two intervals overlap, one batch does not tell which came first.
+    """
+    if look is None:
         return None
-    before, last = [*learned][-2:]
-    steps = [f"{'at no step' if (s := learned[d]) is None else f'at step {s:,}'} for depth {d}" for d in (before, last)]
-    said = f"accuracy on the validation batch first reached {percent(threshold)} {steps[0]} and {steps[1]}"
+    before, last = look["before"], look["last"]
     question = "Was the last variable learned after the one before it?"
-    if early:
+    said = (
+        f"when the first of the two had reached {percent(threshold)} of a batch of validation sentences, at step "
+        f"{look['step']:,}, depth {before['depth']} had {figure(before, 'clauses')} and depth {last['depth']} "
+        f"{figure(last, 'clauses')}"
+    )
+    if last["ci95"][0] > before["ci95"][1]:
         return Verdict(question, "no", f"No, earlier, as by one who counts: {said}.")
-    together = learned[before] == learned[last]
-    return Verdict(question, "yes", f"{'Both at the same look' if together else 'Yes'}: {said}.")
+    if last["ci95"][1] < before["ci95"][0]:
+        return Verdict(question, "yes", f"Yes: {said}.")
+    return Verdict(question, "open", f"They are not told apart: {said}.")
 
 
 def _edited(question: str, cell: Cell, openings: dict[str, str], done: str) -> Verdict:
@@ -234,45 +243,117 @@ def overall(found: dict[str, Verdict]) -> Verdict:
     return Verdict(question, "open", f"These tests do not settle it. {found['told_depths'].sentence}")
 
 
-def readable_from(cells: list[Cell]) -> str:
-    """From which layer on each depth can be read, in a sentence; of the cells of `probe`."""
-    first: dict[int, Cell] = {}
-    for cell in cells:
-        if cell["depth"] not in first and _above(cell, HIGH) == "yes":
-            first[cell["depth"]] = cell
-    if not first:
-        best = max(cells, key=lambda cell: cell["value"], default=None)
-        if best is None:
-            return "There were too few sentences to fit a probe."
-        place = f"layer {best['layer']}, depth {best['depth']}"
-        return f"Nowhere is a value readable above {percent(HIGH)}; best is {place}, with {figure(best, 'clauses')}."
-    deepest = first[max(first)]
-    steps = ", ".join(f"depth {depth} from layer {cell['layer']}" for depth, cell in sorted(first.items()))
-    control = {"value": deepest["control"], "ci95": deepest["control_ci95"]}
+def head_names(heads: list[tuple[int, int]], layers: int) -> str:
+    """Heads, each (layer, head), in words: "heads 0 and 1", "layer 1 head 0"; of a single layer, which is not named."""
+    names = []
+    for layer in sorted({layer for layer, _ in heads}):
+        of = [str(head) for other, head in heads if other == layer]
+        head = f"head{'s' if len(of) > 1 else ''} {_listed(of)}"
+        names.append(head if layers == 1 else f"layer {layer} {head}")
+    return _listed(names)
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def used(kind: str, heads: str, drops: list[Cell], whole: Cell, chance: float, is_called: bool = True) -> Verdict:
+    """Does the model need its heads of a kind?
+
+    Args:
+        heads: what was cut off, in words. drops: of `ablate`, that over all clauses first.
+        whole: accuracy without cuts. is_called: whether they are called so, or only have most of it.
+    """
+    question = f"Does it use its {kind} heads?" if is_called else f"Does it use the heads that have most of {kind}?"
+    if whole["ci95"][0] <= chance + LITTLE:
+        hardly = f"{figure(whole, 'clauses')}, hardly better than guessing ({percent(chance)})"
+        return Verdict(question, "open", f"It cannot be told: there is nothing to lose; even whole it has {hardly}.")
+    total, *by_depth = drops
+    answer = _above(total, LITTLE)
+    opening = {"yes": "Yes", "no": "No, it does without", "open": "The sentences do not settle it"}[answer]
+    first, most = by_depth[0], max(by_depth, key=lambda cell: cell["value"])
+    where = f"at depth {first['depth']} it loses {lost(first)}"
+    if most is not first:
+        where += f", and most at depth {most['depth']}, {lost(most)}"
+    return Verdict(
+        question, answer, f"{opening}: without {heads}, accuracy over all clauses loses {lost(total)} of "
+        f"{figure(whole, 'clauses')}; {where}."
+    )  # fmt: skip
+
+
+def lost(cell: Cell) -> str:
+    """A drop in accuracy with its interval, in percentage points, without the sign of what is lost."""
+    low, high = cell["ci95"]
+    return f"{100 * cell['value']:.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+
+
+def no_head(kind: str, most: Cell, name: str) -> str:
+    """Why no head of a kind was cut off; of the head, called `name`, that has most of it."""
     return (
-        f"Readable above {percent(HIGH)}: {steps}. The deepest of them, depth {deepest['depth']}, has "
-        f"{figure(deepest, 'clauses')} at layer {deepest['layer']}, where the same probe on permuted labels has "
-        f"{figure(control)}: a difference of "
-        f"{points({'value': deepest['selectivity'], 'ci95': deepest['selectivity_ci95']})}."
+        f"No head has more of {kind} than by chance: the most has {name}, {figure(most)}, where even attention has "
+        f"{percent(most['uniform'])} and the places that mean nothing have "
+        f"{figure({'value': most['null'], 'ci95': most['null_ci95']})}. So none was cut off for it."
     )
 
 
-def carried(cells: list[Cell]) -> str:
+def first_readable(cells: list[Cell]) -> list[Cell]:
+    """Of each depth the first cell of `probe` that is above `HIGH`, interval and all, or else its best one."""
+    found = []
+    for depth in sorted({cell["depth"] for cell in cells}):
+        of = [cell for cell in cells if cell["depth"] == depth]
+        high = [cell for cell in of if _above(cell, HIGH) == "yes"]
+        found.append({**(high[0] if high else max(of, key=lambda cell: cell["value"])), "readable": bool(high)})
+    return found
+
+
+def readable_from(rows: list[Cell]) -> str:
+    """Up to where values can be read, in a sentence; of the rows of `first_readable`."""
+    if not rows:
+        return "There were too few sentences to fit a probe."
+    readable = [row for row in rows if row["readable"]]
+    shown = readable[-1] if readable else max(rows, key=lambda row: row["value"])
+    control = {"value": shown["control"], "ci95": shown["control_ci95"]}
+    figures = (
+        f"{figure(shown, 'clauses')} at layer {shown['layer']}, where the same probe on permuted labels has "
+        f"{figure(control)}: a difference of "
+        f"{points({'value': shown['selectivity'], 'ci95': shown['selectivity_ci95']})}"
+    )
+    if not readable:
+        return f"Nowhere is a value readable above {percent(HIGH)}; best is depth {shown['depth']}, with {figures}."
+    depths = spans([row["depth"] for row in readable])
+    return (
+        f"Readable above {percent(HIGH)}, interval and all, at {'depth' if len(readable) == 1 else 'depths'} {depths}. "
+        f"The deepest of them, depth {shown['depth']}, has {figures}."
+    )
+
+
+def carried(cells: list[Cell], chance: float) -> str:
     """How far patches carry, in a sentence; of the cells of `patch`."""
-    sentences = []
+    reached: list[str] = []
+    beyond: list[str] = []
     for distance in sorted({cell["distance"] for cell in cells if cell["count"] >= FEWEST}):
         best = max((cell for cell in cells if cell["distance"] == distance), key=lambda cell: cell["value"])
         whom = {0: "the clause itself", 1: "its children"}.get(distance, f"clauses {distance} steps downstream")
-        sentences.append(f"{whom} best at layer {best['layer']}, in {figure(best, 'clauses')}")
-    return f"The patch carries to {'; to '.join(sentences)}." if sentences else ""
+        said = f"best at layer {best['layer']}, in {figure(best, 'clauses')}"
+        if best["ci95"][0] <= chance:
+            beyond = [f"not to {whom}, {said}"]  # nor to those behind them
+            break
+        reached.append(f"to {whom} {said}")
+    found = "; ".join([*reached, *beyond])
+    return f"The patch carries {found}." if found else ""
 
 
-def two_steps(kinds: list[list[str | None]]) -> str:
-    """What it means that no head is called parent, if none is and the two others are there; else ""."""
+def two_steps(kinds: list[list[str | None]], most: Cell | None) -> str:
+    """What it means that no head is called parent, if none is and the two others are there; else "".
+
+    Args:
+        most: the parent share of the head that has most of it, if a clause has a parent.
+    """
     found = {kind for of in kinds for kind in of}
-    if "parent" in found or not {"association", "local"} <= found:
+    if most is None or "parent" in found or not {"association", "local"} <= found:
         return ""
     return (
-        "None of them looks from a clause straight at the clause of its parent. Two steps lead there as well: by "
+        "None of them is called parent: the most that one looks from a clause straight at the clause of its parent is "
+        f"{figure(most)}, where even attention has {percent(most['uniform'])}. Two steps lead there as well: by "
         "association from where a variable is used to where it is defined, and inside the clause by the local habit."
     )
