@@ -48,6 +48,32 @@ def test_every_preset_loads_and_fits(name: str, tmp_path: Path, monkeypatch: pyt
         assert (preset != "cpu" and recipe.base is None) or check_it_fits(recipe) is None
 
 
+def test_the_papers_comparison_is_trained_as_published() -> None:
+    from hf_tasks.stock import stock_config
+
+    recipe = load_recipe("lego-paper", "gpu")
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    for name in recipe.models:
+        section = recipe.section(name)
+        if section.pretrained:  # from the Hub
+            assert section.stock in ("bert-base-uncased", "albert-base-v1") and not recipe.model_fields(name)
+            continue
+        config = stock_config(recipe, name)
+        assert {key: getattr(config, key) for key in sizes} == sizes
+        assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.1
+        assert (config.embedding_size, config.num_hidden_groups) == (128, 1) if section.stock == "albert" else True
+    # facts-lego.md 1.3 and 1.4.
+    batch, trainer = 1000, recipe.trainer
+    assert recipe.optimizer is None and trainer["per_device_train_batch_size"] == batch
+    assert recipe.data.size == 12 * 10_000 and trainer["max_steps"] * batch == 200 * recipe.data.size
+    assert (trainer["learning_rate"], trainer["weight_decay"], trainer["max_grad_norm"]) == (5e-5, 0, 0)
+    assert "warmup_steps" not in trainer and trainer["lr_scheduler_type"] == "cosine"
+    mimics = {name: recipe.section(name).mimic for name in recipe.models if recipe.section(name).mimic}
+    assert {name: (m.steps, m.batch_size, m.learning_rate) for name, m in mimics.items()} == {
+        "bert-mimic": (1000, 200, 5e-5), "albert-mimic": (5000, 200, 5e-5)
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

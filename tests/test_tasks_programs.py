@@ -1,7 +1,7 @@
 """Programs in C, against a C compiler and against Python.
 
-- gcc is the outside truth for every answer: samples become one file of functions, compiled with all warnings as errors,
-  and once more with the sanitizers for undefined behaviour and addresses.
+- gcc is the outside truth for every answer: samples become one file of functions, compiled with all warnings as errors
+  and with the sanitizers for undefined behaviour and addresses.
 - Python is the second one, for depths, parents and executions: a few regular expressions turn a prompt into Python,
   which `exec` runs; nothing of the parser, the interpreter or the generator is used.
 """
@@ -139,21 +139,21 @@ def test_a_program_of_the_training_split_stays_what_it_is() -> None:
 # The compiler.
 
 
-def compiled_output(task: Programs, prompts: list[str], folder: Path, flags: list[str]) -> list[str]:
-    """What gcc makes of the prompts: one file, a function for each."""
+def compiled_output(sources: list[str], folder: Path) -> list[str]:
+    """What whole programs print: gcc makes one of all, a function for each, and stops at the first undefined step."""
     if GCC is None:
         pytest.skip("gcc is not installed, and without a C compiler there is nothing to compare with")
     parts = ["#include <stdio.h>\n"]
-    for number, prompt in enumerate(prompts):
-        source = task.c_source(prompt)
+    for number, source in enumerate(sources):
         assert source.startswith("#include <stdio.h>\n\nint main(void) {\n")
         parts.append(
             source.removeprefix("#include <stdio.h>\n").replace("int main(void)", f"static int f{number}(void)")
         )
-    calls = "\n".join(f'f{number}(); printf("\\n");' for number in range(len(prompts)))
+    calls = "\n".join(f'f{number}(); printf("\\n");' for number in range(len(sources)))
     parts.append(f"int main(void) {{\n{calls}\nreturn 0;\n}}\n")
     (folder / "all.c").write_text("".join(parts))
     warnings = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-Wno-unused"]
+    flags = ["-O0", "-fsanitize=undefined,address", "-fno-sanitize-recover=all"]
     subprocess.run([GCC, *warnings, *flags, "-o", "all", "all.c"], cwd=folder, check=True, timeout=300)
     done = subprocess.run([folder / "all"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -162,22 +162,38 @@ def compiled_output(task: Programs, prompts: list[str], folder: Path, flags: lis
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_gcc_prints_every_value_of_the_trace(style: str, tmp_path: Path) -> None:
+def test_gcc_prints_every_value_of_the_trace_and_finds_nothing_undefined(style: str, tmp_path: Path) -> None:
     task = task_of(style, target="trace")
     rows = rows_of(task, 600, seed=1)
-    assert compiled_output(task, [row["prompt"] for row in rows], tmp_path, ["-O0"]) == [row["answer"] for row in rows]
+    sources = [task.c_source(row["prompt"]) for row in rows]
+    assert compiled_output(sources, tmp_path) == [row["answer"] for row in rows]
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_gcc_with_sanitizers_prints_the_answers_and_finds_nothing_undefined(target: str, tmp_path: Path) -> None:
-    flags = ["-O0", "-fsanitize=undefined,address", "-fno-sanitize-recover=all"]
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "trace"])
+def test_gcc_prints_the_answers_of_other_targets_and_finds_nothing_undefined(target: str, tmp_path: Path) -> None:
+    sources, answers = [], []
     for style in STYLES:
         task = task_of(style, target=target)
         rows = rows_of(task, 60, seed=2)
-        folder = tmp_path / style
-        folder.mkdir()
-        outputs = compiled_output(task, [row["prompt"] for row in rows], folder, flags)
-        assert outputs == [row["answer"] for row in rows]
+        sources += [task.c_source(row["prompt"]) for row in rows]
+        answers += [row["answer"] for row in rows]
+    assert compiled_output(sources, tmp_path) == answers
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("for (int i = 0; i < 9; i++) a = (a + 2147483647) % 10;", "signed integer overflow"),
+        ("int b = a - 3;\na = a % b;", "division by zero"),
+        ("int b[2] = {a, a};\nfor (int i = 0; i < 3; i++) a = b[i];", "out of bounds"),
+    ],
+)
+def test_the_sanitizers_do_find_what_is_undefined(statement: str, message: str, tmp_path: Path) -> None:
+    source = (
+        task_of("default").c_source('int a = 3;\nprintf("%d", a);\n').replace("int a = 3;", f"int a = 3;\n{statement}")
+    )
+    with pytest.raises(AssertionError, match=message):
+        compiled_output([source], tmp_path)
 
 
 def test_the_source_of_one_prompt_is_a_whole_program(tmp_path: Path) -> None:
