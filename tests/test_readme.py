@@ -60,6 +60,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
     "recipe",
     [
         "lego-groups",
+        "lego-curriculum",
         "lego-generalization",
         "lego-encodings",
         "lego-shortcut",
