@@ -681,8 +681,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool, output: P
         per_clause = recipe.section(name).layers_per_clause
         collator: Any = ClauseCollator(tokenizer.pad_token_id, per_clause is not None)  # type: ignore[arg-type]
         set_seed(seed)
-        model = _started(recipe, name, seed, build_classifier(recipe, name), output)
-        _freeze(recipe, name, model)
+        model = _begun(recipe, name, seed, build_classifier(recipe, name), output)
         if not continued:
             _mimic(recipe, name, seed, model, data, collator)
         args = training_arguments(recipe, "unused", seed)
@@ -691,8 +690,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool, output: P
         tokenizer = get_tokenizer(task, recipe.base)
         data = training_data(task, recipe.data_of(name).size, seed, recipe.base)
         collator, loss = AnswerCollator(tokenizer.pad_token_id), None  # type: ignore[arg-type]
-        model = _started(recipe, name, seed, _build_model(recipe, name), output)
-        _freeze(recipe, name, model)
+        model = _begun(recipe, name, seed, _build_model(recipe, name), output)
     return {
         "model": model,
         "processing_class": tokenizer,
@@ -702,18 +700,15 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool, output: P
     }
 
 
-def _started(recipe: Recipe, name: str, seed: int, model: Any, output: Path) -> Any:
-    """The model with the weights of the one that it starts from, if it does."""
-    before = recipe.section(name).start_from
-    if before is None:
-        return model
-    return type(model).from_pretrained(output / run_name(before, seed), config=model.config, dtype=torch.float32)
-
-
-def _freeze(recipe: Recipe, name: str, model: Any) -> None:
-    """Freeze what the model's section wants frozen."""
-    if recipe.section(name).freeze_embeddings:
+def _begun(recipe: Recipe, name: str, seed: int, model: Any, output: Path) -> Any:
+    """The model with the weights of the one that it starts from, and frozen, where its section says so."""
+    section = recipe.section(name)
+    if section.start_from is not None:
+        before = output / run_name(section.start_from, seed)
+        model = type(model).from_pretrained(before, config=model.config, dtype=torch.float32)
+    if section.freeze_embeddings:
         freeze_embeddings(model, max_share=1.0)
+    return model
 
 
 def _sharpness_callback(recipe: Recipe, name: str, parts: dict[str, Any]) -> SharpnessCallback:
