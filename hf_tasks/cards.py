@@ -150,8 +150,10 @@ def place_of(place: Mapping[str, Any]) -> str:
         str(value) for key, value in place.items() if key.startswith("digits_") or key in ("length", "text")
     )
     counts = [f"{place[key]} {key}" for key in ("clauses", "lines") if key in place]
+    counts += [f"{place['half']} half"] if "half" in place else []
     depths = [f"{key.replace('_', ' ')} {place[key]}" for key in ("depth", "step_size") if key in place]
-    return ", ".join([*([lengths] if lengths else []), *counts, *depths]) or "all"
+    shortest = f"{place['shortest']} to " if "shortest" in place else ""
+    return shortest + ", ".join([*([lengths] if lengths else []), *counts, *depths]) or "all"
 
 
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

@@ -37,6 +37,7 @@ RecipeName = Annotated[str, typer.Argument(help="A recipe of the package, or a .
 Preset = Annotated[str, typer.Option(help="Which of the recipe's presets.")]
 Seeds = Annotated[list[str] | None, typer.Option(help="Seeds to train; the recipe's own if not given.")]
 Output = Annotated[Path | None, typer.Option(help="Output folder; runs/RECIPE-PRESET if not given.")]
+Jobs = Annotated[int, typer.Option(help="Models trained side by side, each in a process with its share of the cores.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value over the recipe, dotted keys.")]
 
 
@@ -319,7 +320,12 @@ def _check_writer(part: Any, corpus: str) -> None:
 
 @app.command()
 def run(
-    recipe: RecipeName, preset: Preset = "cpu", seeds: Seeds = None, output: Output = None, settings: Settings = None
+    recipe: RecipeName,
+    preset: Preset = "cpu",
+    seeds: Seeds = None,
+    output: Output = None,
+    jobs: Jobs = 1,
+    settings: Settings = None,
 ) -> None:
     """Train, evaluate and describe every model of a recipe. The same command again continues.
 
@@ -328,12 +334,17 @@ def run(
     from hf_tasks.run import run_recipe
 
     loaded, folder = _load(recipe, preset, output, settings)
-    _report(run_recipe(loaded, _seeds(seeds) or loaded.seeds, folder), folder)
+    _report(run_recipe(loaded, _seeds(seeds) or loaded.seeds, folder, jobs), folder)
 
 
 @app.command()
 def train(
-    recipe: RecipeName, preset: Preset = "cpu", seeds: Seeds = None, output: Output = None, settings: Settings = None
+    recipe: RecipeName,
+    preset: Preset = "cpu",
+    seeds: Seeds = None,
+    output: Output = None,
+    jobs: Jobs = 1,
+    settings: Settings = None,
 ) -> None:
     """The first step of `run`: train only.
 
@@ -342,7 +353,7 @@ def train(
     from hf_tasks.run import train_recipe
 
     loaded, folder = _load(recipe, preset, output, settings)
-    train_recipe(loaded, _seeds(seeds) or loaded.seeds, folder)
+    train_recipe(loaded, _seeds(seeds) or loaded.seeds, folder, jobs)
     print(f"trained models are in {folder}")
 
 

@@ -190,6 +190,18 @@ def _clause_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTo
     return cells
 
 
+def _pooled(task: Task, cells: list[dict[str, Any]], shortest: int, longest: int) -> dict[str, Any]:
+    """One cell for all lengths from the shortest to the longest; of cells by depth, for the second halves of chains."""
+    key = task.length_parameter
+    inside = [one for one in cells if shortest <= one["slice"].get(key, 0) <= longest and "case" not in one["slice"]]
+    place: dict[str, Any] = {key: longest, "shortest": shortest}
+    if "depth" in inside[0]["slice"]:
+        inside = [one for one in inside if one["slice"]["depth"] > one["slice"][key] // 2]
+        place["half"] = "second"
+    right = sum(round(one["value"] * one["count"]) for one in inside)
+    return cell(right, sum(one["count"] for one in inside), place, inside[0]["metric"])
+
+
 def _answer_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Exact match at every length of the evaluation, its grid and hard cases."""
     wanted = recipe.evaluation
@@ -233,6 +245,8 @@ def evaluate_model(recipe: Any, name: str, folder: Path) -> list[dict[str, Any]]
         cells = _clause_cells(recipe, name, model, tokenizer)
     else:
         cells = _answer_cells(recipe, name, model, tokenizer)
+    if recipe.head != TEXT and recipe.evaluation.pooled:
+        cells.append(_pooled(recipe.get_task(name), cells, *recipe.evaluation.pooled))
     write_text(kept, json.dumps(cells, indent=1) + "\n")
     return cells
 

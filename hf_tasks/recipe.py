@@ -61,6 +61,8 @@ class Evaluation:
         sharpness: training steps between measurements of the sharpness on the first every_size training rows, see
             analysis/sharpness.py; None: never.
         layers: length -> how often the layers of a model that shares them are applied there; not named: as in training.
+        pooled: [lo, hi]: one more cell for everything of these lengths together, as Kazemnejad et al. 2023
+            (arXiv 2305.19466) report it; where accuracy is by depth, for the second half of every chain.
     """
 
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class Evaluation:
     sharpness: int | None = None
     max_new_tokens: int | None = None
     layers: dict[int, int] = field(default_factory=dict)
+    pooled: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,12 +384,26 @@ def _check(recipe: Recipe) -> None:
         **{f"evaluation.{f.name}": getattr(wanted, f.name) for f in fields(wanted) if f.type in (int, int | None)},
         **{f"evaluation.sizes.{length}": size for length, size in wanted.sizes.items()},
     })  # fmt: skip
+    if wanted.pooled:
+        _check_pooled(recipe)
     if recipe.base is None:
         _check_new_models(recipe)
         _check_starts(recipe)
     else:
         _check_adapters(recipe)
     check_trainers(recipe)
+
+
+def _check_pooled(recipe: Recipe) -> None:
+    bounds, where = recipe.evaluation.pooled, f"{recipe.name}.evaluation.pooled"
+    if len(bounds) != 2:
+        raise UserError(f"{where} is {bounds}: give [shortest, longest]")
+    for name in recipe.models:
+        lengths = recipe.lengths(name)
+        if recipe.get_task(name).length_parameter == "digits":
+            raise UserError(f"{where}: model {name} is measured by digits; pooled takes lengths of one number")
+        if not any(isinstance(length, int) and bounds[0] <= length <= bounds[1] for length in lengths):
+            raise UserError(f"{where} is {bounds}, but model {name} is evaluated at {lengths}: name one of these")
 
 
 def check_trainers(recipe: Experiment) -> None:

@@ -75,19 +75,25 @@ def leave_group() -> bool:
     return first
 
 
-def train_recipe(recipe: Experiment, seeds: list[int], output: Path) -> None:
-    """Train every model with every seed that does not stand yet."""
+def train_recipe(recipe: Experiment, seeds: list[int], output: Path, jobs: int = 1, measured: bool = False) -> None:
+    """Train every model with every seed that does not stand yet, `jobs` at a time; see jobs.py."""
     from accelerate import PartialState
 
+    from hf_tasks.jobs import side_by_side
     from hf_tasks.train import check_it_fits, train
 
     for seed in seeds:
         if not 0 <= seed < 2**32:
             raise UserError(f"seed {seed} is not from 0 to 2**32 - 1")
+    if jobs < 1 or (jobs > 1 and PartialState().num_processes > 1):
+        raise UserError(f"--jobs is {jobs}: give 1 or more, and 1 under torchrun, whose processes share a model")
     check_it_fits(recipe)  # first, so that a refused recipe claims no folder
     with PartialState().main_process_first():
         claim(recipe, output)
-    train(recipe, seeds, output)
+    if jobs > 1:
+        side_by_side(recipe, seeds, output, jobs, measured)
+    else:
+        train(recipe, seeds, output)
 
 
 def evaluate_recipe(recipe: Experiment, output: Path) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def evaluate_recipe(recipe: Experiment, output: Path) -> dict[str, Any]:
     return results
 
 
-def run_recipe(recipe: Experiment, seeds: list[int], output: Path) -> dict[str, Any]:
+def run_recipe(recipe: Experiment, seeds: list[int], output: Path, jobs: int = 1) -> dict[str, Any]:
     """Train, evaluate and describe; the content of `results.json` comes back."""
-    train_recipe(recipe, seeds, output)
+    train_recipe(recipe, seeds, output, jobs, measured=True)
     return evaluate_recipe(recipe, output)

@@ -327,14 +327,16 @@ class Throughput(TrainerCallback):
 class Bar(ProgressCallback):
     """The Trainer's progress bar, with the name of the run before it, and loss and throughput behind it."""
 
+    place: int | None = None  # its line, of several processes that share a terminal
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.set_description(self.name)
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(total=state.max_steps, desc=self.name, dynamic_ncols=True, position=self.place)
+        self.current_step = 0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if self.training_bar is not None and "loss" in (logs or {}):

@@ -14,7 +14,7 @@ from transformers import AlbertConfig, AlbertForTokenClassification, BertConfig,
 
 from hf_tasks.analysis.forward import read_asked
 from hf_tasks.analysis.shortcuts import accuracy_by_depth
-from hf_tasks.cards import counting_markdown, learning_markdown
+from hf_tasks.cards import counting_markdown, learning_markdown, results_markdown
 from hf_tasks.clauses import NO_LABEL, ClauseCollator, clause_batch, encode_clauses, loss_by_depth
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import last_ceilings
@@ -72,6 +72,26 @@ def test_a_recipe_of_token_classifiers_runs_and_is_measured_by_depth(recipe_file
     history = json.loads((output / run_name("bert", 0) / "training.json").read_text())["log_history"]
     assert [entry["step"] for entry in history if "accuracy_by_depth" in entry] == [2]  # all depths, told or not
     assert all(run["learned"].keys() == set("1234") for run in results["runs"])
+
+
+def test_lengths_are_pooled_over_the_second_half_of_their_chains(recipe_file: str, tmp_path: Path) -> None:
+    settings = [f"models.{name}=null" for name in ("looped", "mimicking", "bert")]
+    settings += ["evaluation.lengths=[4, 5, 6]", "evaluation.pooled=[5, 6]", "evaluation.sizes={6: 10}"]
+    results = run_recipe(load_recipe(recipe_file, settings=settings), [0], tmp_path / "out")
+    *cells, pooled = results["runs"][0]["cells"]
+    assert pooled["slice"] == {"clauses": 6, "shortest": 5, "half": "second"}
+    places = [(5, 3), (5, 4), (5, 5), (6, 4), (6, 5), (6, 6)]
+    inside = [one for one in cells if (one["slice"]["clauses"], one["slice"]["depth"]) in places]
+    assert pooled["count"] == 3 * 20 + 3 * 10 and pooled["metric"] == "accuracy"
+    assert pooled["value"] == pytest.approx(sum(one["value"] * one["count"] for one in inside) / 90)
+    assert f"| 5 to 6 clauses, second half | 90 | {pooled['value']:.2f} |" in results_markdown(results).splitlines()
+
+    for wrong, says in (
+        ("[5]", r"pooled is \[5\]: give \[shortest, longest\]"),
+        ("[7, 9]", r"pooled is \[7, 9\], but model d3 is evaluated at \[4, 5, 6\]: name one of these"),
+    ):
+        with pytest.raises(UserError, match=says):
+            load_recipe(recipe_file, settings=[*settings, f"evaluation.pooled={wrong}"])
 
 
 def test_results_say_what_counting_reaches_and_in_which_order_depths_were_learned(

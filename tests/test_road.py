@@ -278,6 +278,18 @@ def test_a_model_is_trained_and_measured_on_its_own_task_and_lengths(recipe_file
         check_it_fits(load_recipe(str(recipe_file), settings=[*own, too_short]))
 
 
+def test_lengths_are_pooled_where_one_number_is_the_length(recipe_file: Path, tmp_path: Path) -> None:
+    own = ["evaluation.grid=[]", "evaluation.hard_lengths=[]", "models.usual=null", "evaluation.pooled=[2, 5]"]
+    with pytest.raises(UserError, match="model ours is measured by digits; pooled takes lengths of one number"):
+        load_recipe(str(recipe_file), settings=own)
+    copied = [*own, "models.ours.task=copy", "models.ours.parameters={length: [1, 4]}"]
+    results = run_recipe(load_recipe(str(recipe_file), settings=copied), [0], tmp_path / "out")
+    *cells, pooled = results["runs"][0]["cells"]
+    assert [one["slice"] for one in cells] == [{"length": 2}, {"length": 5}]
+    assert (pooled["slice"], pooled["count"]) == ({"length": 5, "shortest": 2}, sum(one["count"] for one in cells))
+    assert results_table(results)[-1]["slice"] == "2 to 5"
+
+
 def test_a_refused_recipe_claims_no_folder(recipe_file: Path, tmp_path: Path) -> None:
     for setting, says in (
         ("evaluation.lengths=[2, 2]", "names a length twice"),

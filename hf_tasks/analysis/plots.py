@@ -8,6 +8,7 @@
 """
 
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from matplotlib.figure import Figure
 
 from hf_tasks.cards import length_of
 from hf_tasks.files import write_bytes
+
+PANELS = 5  # in a row
 
 
 def draw_results(results: dict[str, Any], path: Path) -> None:
@@ -94,15 +97,21 @@ def _draw_histogram(axes: Axes, column: str, members: list[dict[str, Any]]) -> N
 
 
 def _cells(results: dict[str, Any], name: str, case: str | None) -> list[dict[str, Any]]:
-    return [row for row in results["summary"] if row["name"] == name and row["slice"].get("case") == case]
+    rows = [row for row in results["summary"] if row["name"] == name and row["slice"].get("case") == case]
+    return [row for row in rows if "shortest" not in row["slice"]]  # pooled over lengths that have points of their own
 
 
 def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
     """One panel a length: accuracy by depth."""
     lengths = sorted({length_of(row["slice"]) for row in results["summary"]})
-    figure = Figure(figsize=(max(5.0, 3.6 * len(lengths)), 4.2), dpi=120, layout="constrained")
+    lines = math.ceil(len(lengths) / PANELS)
+    columns = math.ceil(len(lengths) / lines)
+    figure = Figure(figsize=(max(5.0, 3.6 * columns), 4.2 * lines), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    for axes in panels[len(lengths) :]:
+        axes.remove()
+    panels = panels[: len(lengths)]
     for axes, length in zip(panels, lengths, strict=True):
         for name in names:
             rows = [row for row in _cells(results, name, None) if length_of(row["slice"]) == length]
@@ -114,7 +123,8 @@ def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
         axes.set(ylim=(-0.03, 1.03), xlabel="depth of the clause", title=f"{length:g} clauses" if length else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("accuracy")
+    for axes in panels[::columns]:
+        axes.set_ylabel("accuracy")
     panels[-1].legend(fontsize=8)
     stars = "\nstar: counting ceiling of the last clause" if results.get("ceilings") else ""
     figure.suptitle(f"{results['recipe']} ({results['preset']})\n{_shown(results)}{stars}", fontsize=9)

@@ -493,6 +493,8 @@ def elsewhere(folder: Path) -> list[Cell]:
         return []
     lengths: dict[str, list[Cell]] = {}
     for cell in json.loads((folder / "cells.json").read_text("utf-8")):
+        if "depth" not in cell["slice"]:
+            continue
         place = ", ".join(f"{value} {key}" for key, value in cell["slice"].items() if key != "depth")
         lengths.setdefault(place or "as trained", []).append({**cell, "depth": cell["slice"]["depth"]})
     return [
