@@ -448,6 +448,9 @@ def test_what_it_comes_to_follows_from_the_parts() -> None:
     assert whole(**good, order_of_learning="no") == "no"
     assert whole(**{**good, "upstream": "open"}) == "open"
     assert whole(told_depths="yes") == "open"
+    counts = {"told_depths": "no", "last_variable": "no"}
+    parts = {name: verdicts.Verdict("?", answer, name) for name, answer in counts.items()}
+    assert verdicts.overall(parts).sentence.startswith("It counts, and does not follow")
 
 
 def test_sentences_about_probes_patches_and_heads() -> None:

@@ -230,6 +230,9 @@ def overall(found: dict[str, Verdict]) -> Verdict:
     known = found["told_depths"].answer
     counts = [name for name in ("last_variable", "order_of_learning") if name in found and found[name].answer == "no"]
     counting = bool(counts) or ("irrelevant" in found and found["irrelevant"].answer == "no")
+    if known == "no" and "last_variable" in counts:
+        opening = "It counts, and does not follow: the last variable is known better than those that it is made from."
+        return Verdict(question, "no", f"{opening} {found['last_variable'].sentence} {found['told_depths'].sentence}")
     if known == "no":
         opening = "On these sentences it does not do the task: not even the depths that training told are all known."
         return Verdict(question, "no", f"{opening} {found['told_depths'].sentence}")
