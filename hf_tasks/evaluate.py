@@ -29,6 +29,7 @@ from hf_tasks.analysis.ceiling import has_ceiling, task_ceiling
 from hf_tasks.analysis.forward import read_asked
 from hf_tasks.analysis.plots import draw_results
 from hf_tasks.analysis.shortcuts import accuracy_by_depth, learning_order
+from hf_tasks.cards import length_of
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
 from hf_tasks.recipe import TEXT, TOKEN_CLASSIFICATION, Recipe
@@ -204,19 +205,30 @@ def _pooled(task: Task, cells: list[dict[str, Any]], shortest: int, longest: int
 
 def _answer_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Exact match at every length of the evaluation, its grid and hard cases."""
-    wanted = recipe.evaluation
-    places, tasks, prompts = zip(*_questions(recipe, name), strict=True)
+    wanted, trained = recipe.evaluation, getattr(model.config, "num_hidden_layers", None)
+    asked = list(_questions(recipe, name))
+    # Shared layers can be applied as often as one likes; questions that take as many are answered together.
+    again = wanted.layers if getattr(model.config, "share_layers", False) else {}
+    layers = [again.get(int(length_of(place)), trained) for place, _, _ in asked]
+    found: dict[int, list[bool]] = {}
     with Progress(transient=True) as progress:
-        bar = progress.add_task(f"evaluating {name}", total=sum(map(len, prompts)))
-        found = judge(
-            model,
-            tokenizer,
-            list(zip(tasks, prompts, strict=True)),
-            wanted.max_new_tokens,
-            wanted.batch_tokens,
-            lambda count: progress.advance(bar, count),
-        )
-    return [cell(sum(right), len(right), place) for place, right in zip(places, found, strict=True)]
+        bar = progress.add_task(f"evaluating {name}", total=sum(len(prompts) for _, _, prompts in asked))
+        for count in dict.fromkeys(layers):
+            together = [number for number, one in enumerate(layers) if one == count]
+            if again:
+                model.config.num_hidden_layers = count
+            right = judge(
+                model,
+                tokenizer,
+                [asked[number][1:] for number in together],
+                wanted.max_new_tokens,
+                wanted.batch_tokens,
+                lambda done: progress.advance(bar, done),
+            )
+            found |= dict(zip(together, right, strict=True))
+    if again:
+        model.config.num_hidden_layers = trained
+    return [cell(sum(found[n]), len(found[n]), place) for n, (place, _, _) in enumerate(asked)]
 
 
 def evaluate_model(recipe: Any, name: str, folder: Path) -> list[dict[str, Any]]:

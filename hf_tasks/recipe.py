@@ -108,6 +108,8 @@ class Section:
         mimic: train heads to the maps of LEGO before the task.
         layers_per_clause: of a token classifier: a value at depth d is read off after layers_per_clause x d layers and
             after every layers_per_clause further ones. None: behind the last layer alone.
+        layers_per_hint: of a causal model on a task with hints: every so many layers are told one step of them; see
+            hints.py. None: the answer alone is told, to the last.
         freeze_embeddings: keep the first layer as it is, however much of the model it holds; see freeze.py.
         trainer: laid over the recipe's.
     """
@@ -121,6 +123,7 @@ class Section:
     start_from: str | None = None
     mimic: Mimic | None = None
     layers_per_clause: int | None = None
+    layers_per_hint: int | None = None
     freeze_embeddings: bool = False
     trainer: dict[str, Any] = field(default_factory=dict)
 
@@ -435,8 +438,27 @@ def _check_new_models(recipe: Recipe) -> None:
             raise UserError(f"{where}.stock is for head {TOKEN_CLASSIFICATION}; a causal model is given as base")
         if recipe.head == CAUSAL_LM and (section.mimic or section.layers_per_clause):
             raise UserError(f"{where}: mimic and layers_per_clause are for head {TOKEN_CLASSIFICATION}")
+        if section.layers_per_hint is not None:
+            _check_hints(recipe, name, section.layers_per_hint)
         if section.pretrained and section.stock is None:
             raise UserError(f"{where}.pretrained needs stock, the checkpoint to begin from")
+
+
+def _check_hints(recipe: Recipe, name: str, per_hint: int) -> None:
+    """See that there are hints, and layers enough for all of their steps."""
+    from hf_tasks.tasks import TASKS
+
+    where, task = f"{recipe.name}.models.{name}", recipe.get_task(name)
+    if recipe.head != CAUSAL_LM or not task.hint_classes:
+        known = [name for name, cls in TASKS.items() if cls.hint_classes]
+        raise UserError(f"{where}.layers_per_hint: {task.name} has no hints for head {recipe.head}; {CAUSAL_LM} has "
+                        f"them on: {', '.join(known)}")  # fmt: skip
+    layers, steps = build_config(recipe, name).num_hidden_layers or 0, task.hint_steps
+    if per_hint < 1 or layers % per_hint or layers // per_hint < steps:
+        raise UserError(
+            f"{where}.layers_per_hint {per_hint}: the longest problem takes {steps} steps, so num_hidden_layers has to "
+            f"be a multiple of it, at least {max(per_hint, 1) * steps}, not {layers}"
+        )
 
 
 def _check_starts(recipe: Recipe) -> None:

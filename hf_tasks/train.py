@@ -51,6 +51,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
 from hf_tasks.freeze import freeze_embeddings, training_bytes
+from hf_tasks.hints import HintCollator, add_hint_heads, drop_hint_heads, hint_loss
 from hf_tasks.mimic import mimic
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned
@@ -119,14 +120,15 @@ def _share(rows: Iterable[Any], rank: int, processes: int) -> Iterator[Any]:
 
 
 @lru_cache(maxsize=1)  # the models of a recipe share it
-def training_data(task: Task, size: int | None, seed: int, base: str | None = None) -> Any:
+def training_data(
+    task: Task, size: int | None, seed: int, base: str | None = None, with_prompts: bool = False
+) -> Any:  # fmt: skip
     """Encoded training rows: a `Dataset` of `size`, or an endless `IterableDataset`; a base has its own tokenizer."""
     tokenizer = get_tokenizer(task, base)
     texts = _rows(task, size, seed, ["prompt", "answer"])
     bar = {} if size is None else {"desc": "encoding"}
-    return texts.map(
-        encode, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=["prompt", "answer"], **bar
-    )
+    read = ["answer"] if with_prompts else ["prompt", "answer"]
+    return texts.map(encode, batched=True, fn_kwargs={"tokenizer": tokenizer}, remove_columns=read, **bar)
 
 
 @lru_cache(maxsize=1)
@@ -690,9 +692,14 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool, output: P
         loss: Any = label_loss if per_clause is None else depth_loss(model, per_clause, args)
     else:
         tokenizer = get_tokenizer(task, recipe.base)
-        data = training_data(task, recipe.data_of(name).size, seed, recipe.base)
+        per_hint = recipe.section(name).layers_per_hint if recipe.base is None else None
+        data = training_data(task, recipe.data_of(name).size, seed, recipe.base, per_hint is not None)
         collator, loss = AnswerCollator(tokenizer.pad_token_id), None  # type: ignore[arg-type]
         model = _begun(recipe, name, seed, _build_model(recipe, name), output)
+        if per_hint is not None:
+            add_hint_heads(model, task)
+            collator = HintCollator(collator, task, model.config.num_hidden_layers // per_hint)
+            loss = hint_loss(model, per_hint, training_arguments(recipe, "unused", seed))
     return {
         "model": model,
         "processing_class": tokenizer,
@@ -759,6 +766,7 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     rows_seen = trainer.state.global_step * rows_per_step(trainer.args)
     whole, model = workshop / "model", typing.cast(Any, trainer.model)
     model.config.use_cache = True  # the Trainer switches it off
+    drop_hint_heads(model)
     trainer.save_model(str(whole))  # of weights that are sharded, every process has a part
     if not trainer.is_world_process_zero():
         PartialState().wait_for_everyone()

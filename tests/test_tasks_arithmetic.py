@@ -12,6 +12,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.tasks import get_task
 from hf_tasks.tasks.base import Task
 from hf_tasks.tasks.dialogues import HELD_OUT, SCENES, SEEN
+from hf_tasks.tasks.digits import horner
 
 LONG = st.integers(0, 10**70) | st.integers(0, 70).map(lambda n: 10**n) | st.integers(0, 70).map(lambda n: 10**n - 1)
 SYMBOLS = {"addition": ("+",), "subtraction": ("-",), "multiplication": ("*",), "sum_of_products": ("*", "+", "*")}
@@ -37,6 +38,42 @@ def test_answers_are_those_of_python_integers(name: str, numbers: list[int]) -> 
     assert get_task(name, reverse="answer").answer(prompt) == str(value(task, prompt)).replace("-", "")[::-1] + (
         "-" * (value(task, prompt) < 0)
     )
+
+
+@given(first=LONG, second=LONG, more=st.integers(0, 3))
+def test_states_of_horners_rule_are_products_so_far(first: int, second: int, more: int) -> None:
+    width = max(len(str(first)), len(str(second)))
+    operands = np.array([[int(digit) for digit in str(n).zfill(width)[::-1]] for n in (first, second)])
+    waiting, sums, carries = horner(operands[:1], operands[1:], width + 1 + more)
+    assert (sums <= 9).all() and (carries <= 9).all()
+    for step in range(width + 1 + more):
+        value = sum(int(digit) * 10**place for place, digit in enumerate((sums + carries)[0, step]))
+        assert value == int(str(first).zfill(width)[: min(step, width)] or 0) * second
+        next_digit = str(first).zfill(width)[step] if step < width else 10
+        assert waiting[0, step, -1] == int(next_digit)
+
+
+def test_hints_stand_where_they_can_be_known() -> None:
+    task = get_task("multiplication", digits=(1, 3), pad=True, reverse="all")
+    assert task.hint_steps == 4
+    hints = task.hints(["263*730=", "5*7="], 4)
+    assert {name: one.shape for name, one in hints.items()} == dict.fromkeys(task.hint_classes, (2, 4, 14))
+    assert hints["multiplier"][0, :, :4].tolist() == [[10, 2, 6, 3], [10, 10, 2, 6], [10, 10, 10, 2], [10, 10, 10, 10]]
+    told = {name: (one != -100).any(axis=1) for name, one in hints.items()}
+    # The digit of the units is written behind "=", the highest one behind the digit before it.
+    assert np.flatnonzero(told["sum"][0]).tolist() == [7, 8, 9, 10, 11, 12] and "263*730="[7] == "="
+    assert np.flatnonzero(told["carry"][1]).tolist() == [3, 4] and np.flatnonzero(told["multiplier"][1]).tolist() == [
+        0,
+        1,
+    ]
+    assert (hints["sum"] + hints["carry"])[1, -1, 3:5].tolist() == [5, 3]
+    for name, values in hints.items():
+        assert set(values.ravel().tolist()) <= {-100, *range(task.hint_classes[name])}
+    for other in ({"reverse": "answer", "pad": True}, {"reverse": "all"}):
+        with pytest.raises(UserError, match=r"hints of multiplication need .*reverse='all' and pad=True, not 'plain'"):
+            get_task("multiplication", **other).hints(["5*7="], 2)
+    with pytest.raises(UserError, match="addition has no hints"):
+        get_task("addition").hints(["5+7="], 2)
 
 
 @given(modulus=st.integers(2, 10**60) | st.integers(1, 50).map(lambda n: 10**n), seeds=st.tuples(LONG, LONG))

@@ -6,6 +6,7 @@
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from string import ascii_lowercase
@@ -24,6 +25,7 @@ from hf_tasks.tasks.digits import (
     draw_below,
     draw_lengths,
     draw_numbers,
+    horner,
     number_lengths,
     product_columns,
     settle,
@@ -416,6 +418,35 @@ class Multiplication(DigitsTask):
 
     name: ClassVar[str] = "multiplication"
     formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
+    hint_classes: ClassVar[Mapping[str, int]] = {"sum": 10, "carry": 10, "multiplier": 11}
+
+    @property
+    def hint_steps(self) -> int:
+        """One a digit of the wider operand, behind one that fetches the first."""
+        if (self.format, self.reverse, self.pad) != ("plain", "all", True):
+            raise UserError(
+                f"hints of multiplication need format='plain', reverse='all' and pad=True, not {self.format!r}, "
+                f"{self.reverse!r} and {self.pad!r}"
+            )
+        return max(self.operand_places) + 1
+
+    def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
+        """Horner's rule, a digit of the first operand a step from the highest on; see `digits.horner`.
+
+        `sum` and `carry` stand where the digit of their place is to be written next; `multiplier` at the operator, as
+        the digit that the next step multiplies by, and at the first operand, whose digits move there.
+        """
+        assert self.hint_steps
+        widths = np.array([prompt.index("*") for prompt in prompts])
+        found = {name: np.full((len(prompts), steps, 4 * widths.max() + 2), -100) for name in self.hint_classes}
+        for width in np.unique(widths).tolist():
+            rows = np.flatnonzero(widths == width)
+            text = np.array([[*prompts[row].encode()] for row in rows.tolist()]) - ord("0")
+            states = horner(text[:, :width], text[:, width + 1 : 2 * width + 1], steps)
+            found["multiplier"][rows, :, : width + 1] = states[0]
+            found["sum"][rows, :, 2 * width + 1 : 4 * width + 1] = states[1]
+            found["carry"][rows, :, 2 * width + 1 : 4 * width + 1] = states[2]
+        return found
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -51,6 +51,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     length_parameter: ClassVar[str] = "length"  # the parameter that says how long problems are
+    hint_classes: ClassVar[Mapping[str, int]] = {}  # what `hints` gives, and how many values each takes
 
     def parameters(self) -> dict[str, Any]:
         """Every parameter, JSON-ready; `get_task(task.name, **task.parameters()) == task`."""
@@ -100,6 +101,27 @@ class Task(ABC):
         (whether training is told the value).
         """
         return ()
+
+    @property
+    def hint_steps(self) -> int:
+        """How many steps the hints of the longest problem take.
+
+        Raises:
+            UserError: the task has no hints, or not as these parameters write it.
+        """
+        raise UserError(f"{self.name} has no hints")
+
+    def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
+        """What an algorithm knows after each of its steps, and where: intermediate results to train on.
+
+        Args:
+            prompts: of this task. steps: how many to tell; behind the last of its own a problem stays as it is.
+
+        Returns:
+            for each name of `hint_classes` (rows, steps, characters): at the characters of prompt and answer, from
+            which a model that reads so far can know it, the value; -100 at all others.
+        """
+        raise UserError(f"{self.name} has no hints")
 
     @property
     @abstractmethod

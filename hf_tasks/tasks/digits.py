@@ -112,6 +112,45 @@ def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return columns
 
 
+def horner(first: np.ndarray, second: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """first x second by Horner's rule with saved carries, one digit of `first` a step from the highest on.
+
+    Between steps a number is kept as two rows of digits, sums s and carries c into each place: sum of (s_k + c_k) 10^k.
+    A step takes it times ten and adds a digit times `second`. At every place
+
+        s_(k-1) + c_(k-1) + digit x second_k  <=  9 + 9 + 81,
+
+    whose ones are the new sum, and whose tens the new carry into the place above: no carry runs through the number. If
+    no digit is left, a step adds s_k + c_k.
+
+    Args:
+        first, second: (rows, W). steps: how many states to tell.
+
+    Returns:
+        three arrays of state after state, the first after no digit at all. The digits of `first` as they move up to
+        where they are used, a place a step, (rows, steps, W + 1): the last is the one that the next step multiplies by,
+        10 where none is left. Sums and carries, (rows, steps, 2 W) each.
+    """
+    rows, places = first.shape
+    waiting = np.pad(first, [(0, 0), (1, 0)], constant_values=10)
+    total = np.zeros((rows, 2 * places), dtype=np.int64)
+    carry, padded = total.copy(), np.pad(second, [(0, 0), (0, places)])
+    states = []
+    for _ in range(steps):
+        states.append((waiting, total, carry))
+        digit = waiting[:, -1:]
+        value = np.where(digit == 10, total + carry, _higher(total + carry) + digit % 10 * padded)
+        waiting = np.pad(waiting, [(0, 0), (1, 0)], constant_values=10)[:, :-1]
+        total, carry = value % 10, _higher(value // 10)
+    moving, totals, carries = (np.stack(one, axis=1) for one in zip(*states, strict=True))
+    return moving, totals, carries
+
+
+def _higher(digits: np.ndarray) -> np.ndarray:
+    """Every digit one place up."""
+    return np.pad(digits, [(0, 0), (1, 0)])[:, :-1]
+
+
 def from_text(numbers: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Strings of ASCII digits, least significant first, as one row: (1, operands, places) and lengths (1, operands)."""
     places = max(map(len, numbers))

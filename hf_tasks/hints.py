@@ -1,0 +1,84 @@
+"""Hints: what an algorithm knows between its steps, told to layers as well as the answer to the last.
+
+- The word is that of the CLRS benchmark (Velickovic et al. 2022, arXiv 2205.15659). "Why can't transformers learn
+  multiplication?" (arXiv 2510.00184) tells one layer the running sum of a product; here each loop is told a step.
+- Nothing is written: hints are read off hidden states, by heads that are thrown away when training ends. The model that
+  is left is like any other, and answers at once.
+- Layers that are applied again and again take one step of the algorithm a loop, and more of them than in training.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from hf_tasks.clauses import NO_LABEL
+from hf_tasks.errors import UserError
+from hf_tasks.tasks import Task
+
+HEADS = "hint_heads"  # of a model in training
+
+
+def add_hint_heads(model: Any, task: Task) -> None:
+    """One linear head for each of the task's hints."""
+    heads = {name: nn.Linear(model.config.hidden_size, classes) for name, classes in task.hint_classes.items()}
+    setattr(model, HEADS, nn.ModuleDict(heads))
+
+
+def drop_hint_heads(model: Any) -> None:
+    """Leave the model as it was before `add_hint_heads`, if it has any."""
+    if hasattr(model, HEADS):
+        delattr(model, HEADS)
+
+
+class HintCollator:
+    """Adds hints to batches of rows that have their `prompt` with them.
+
+    Args:
+        answers: makes batches of `input_ids` and `labels`, whose first token is <bos>, and one a character behind it.
+        task: of the rows.
+        steps: how many to tell.
+    """
+
+    def __init__(self, answers: Callable[[Sequence[Any]], dict[str, Any]], task: Task, steps: int) -> None:
+        self.answers, self.task, self.steps = answers, task, steps
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Rows -> `input_ids`; `labels` (B, S, 1 + hints x steps), the tokens' own first; and the wish for states."""
+        batch = self.answers(rows)
+        hints = self.task.hints([row["prompt"] for row in rows], self.steps)
+        told = torch.from_numpy(np.concatenate([*hints.values()], axis=1))  # (B, hints x steps, characters)
+        labels = told.new_full((*batch["labels"].shape, 1 + told.shape[1]), NO_LABEL)
+        labels[..., 0] = batch["labels"]
+        labels[:, 1 : 1 + told.shape[2], 1:] = told.transpose(1, 2)
+        return {**batch, "labels": labels, "output_hidden_states": True}
+
+
+def hint_loss(model: Any, layers_per_hint: int, args: Any) -> Callable[..., torch.Tensor]:
+    """Cross-entropy of the answer, and of each hint behind every `layers_per_hint` layers; means, added up.
+
+    Raises:
+        UserError: several processes, whose hints are not counted together.
+    """
+    if args.world_size > 1:
+        raise UserError(f"layers_per_hint trains in one process, not in {args.world_size}: leave torchrun out")
+    heads, norm = getattr(model, HEADS), model.base_model.norm
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        del num_items_in_batch  # counts hints as well
+        answers, hints = labels[..., 0], labels[..., 1:].unflatten(-1, (len(heads), -1))
+        total = cross_entropy(outputs.logits[:, :-1].flatten(0, 1), answers[:, 1:].flatten(), ignore_index=NO_LABEL)
+        last = len(outputs.hidden_states) - 1
+        read = [*range(layers_per_hint, last + 1, layers_per_hint)]
+        # The last of the recorded states has been through the norm already.
+        states = [outputs.hidden_states[at] if at == last else norm(outputs.hidden_states[at]) for at in read]
+        state = torch.stack(states, dim=2)  # (B, S, steps, hidden)
+        for place, head in enumerate(heads.values()):
+            told = hints[:, :, place]
+            total = total + cross_entropy(head(state[told != NO_LABEL]), told[told != NO_LABEL])
+        return total / args.gradient_accumulation_steps
+
+    return loss
