@@ -66,6 +66,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "lego-shortcut",
         "c-programs",
         "multiplication",
+        "multiplication-loops",
         "addition-in-context",
         "addition-samples",
         "addition-formats",
