@@ -64,6 +64,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "lego-generalization",
         "lego-encodings",
         "lego-shortcut",
+        "lego-paper",
         "c-programs",
         "multiplication",
         "multiplication-loops",
