@@ -107,10 +107,15 @@ def test_whatever_ends_it_leaves_no_process_and_goes_on_later(recipe_file: str, 
         str(output),
         "--set",
     ]
-    # As from a shell: a test runner in the background may have had SIGINT ignored, which children inherit.
-    started = subprocess.Popen([*command, *ENDLESS], stderr=subprocess.PIPE, text=True, errors="replace",
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
-    assert _until(lambda: len(list(output.glob(".training/*/checkpoint-*/whole.json"))) >= 2)
+    said = tmp_path / "said"
+    with said.open("wb") as file:  # a pipe would fill up with bars, and wait for its reader
+        # As from a shell: a test runner in the background may have had SIGINT ignored, which children inherit.
+        def heard() -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        started = subprocess.Popen([*command, *ENDLESS], stderr=file, preexec_fn=heard)
+    runs = {"first-seed0", "other-seed0"}
+    assert _until(lambda: {path.parts[-3] for path in output.glob(".training/*/checkpoint-*/whole.json")} == runs, 180)
     workers = _children(started.pid)
     assert len(workers) == 2
     target, sent = {
@@ -119,10 +124,11 @@ def test_whatever_ends_it_leaves_no_process_and_goes_on_later(recipe_file: str, 
         "interrupted": (started.pid, signal.SIGINT),
     }[ending]
     os.kill(target, sent)
-    says = started.communicate(timeout=60)[1].splitlines()[-1]
+    assert started.wait(timeout=60)
+    says = said.read_text(errors="replace").splitlines()[-1]
     assert _until(lambda: all(map(_gone, workers)))
     if ending == "one killed":
         assert started.returncode == 2 and "process of --jobs was killed by SIGKILL; the same command" in says
     elif ending == "interrupted":
         assert started.returncode == 130 and "nothing is lost: the same command continues" in says
-    assert {run.name for run in output.glob(".training/*")} == {"first-seed0", "other-seed0"}
+    assert {run.name for run in output.glob(".training/*")} == runs
