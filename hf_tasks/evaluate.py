@@ -179,9 +179,7 @@ def _clause_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTo
         for length in lengths:
             task = recipe.task_at(length, name)
             table = task.table("test", size=wanted.sizes.get(length, wanted.size))
-            # Shared layers can be applied as often as one likes; a config counts applications.
-            if length in wanted.layers and getattr(model.config, "share_layers", model.config.model_type == "albert"):
-                model.config.num_hidden_layers = wanted.layers[length]
+            model.config.num_hidden_layers = _layers_at(recipe, model.config, length)
             reading = read_asked(model, tokenizer, table, wanted.batch_tokens)
             for one in accuracy_by_depth(reading):
                 place = {**slice_of(task, length), "depth": one.pop("depth")}
@@ -189,6 +187,13 @@ def _clause_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTo
             model.config.num_hidden_layers = trained
             progress.advance(bar)
     return cells
+
+
+def _layers_at(recipe: Recipe, config: Any, length: Any) -> int:
+    """How many layers to apply at a length: shared ones as often as the recipe says; a config counts applications."""
+    trained: int = config.num_hidden_layers
+    shared = getattr(config, "share_layers", config.model_type == "albert")
+    return recipe.evaluation.layers.get(length, trained) if shared else trained
 
 
 def _pooled(task: Task, cells: list[dict[str, Any]], shortest: int, longest: int) -> dict[str, Any]:
@@ -205,18 +210,15 @@ def _pooled(task: Task, cells: list[dict[str, Any]], shortest: int, longest: int
 
 def _answer_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Exact match at every length of the evaluation, its grid and hard cases."""
-    wanted, trained = recipe.evaluation, getattr(model.config, "num_hidden_layers", None)
+    wanted, trained = recipe.evaluation, model.config.num_hidden_layers
     asked = list(_questions(recipe, name))
-    # Shared layers can be applied as often as one likes; questions that take as many are answered together.
-    again = wanted.layers if getattr(model.config, "share_layers", False) else {}
-    layers = [again.get(int(length_of(place)), trained) for place, _, _ in asked]
+    layers = [_layers_at(recipe, model.config, int(length_of(place))) for place, _, _ in asked]
     found: dict[int, list[bool]] = {}
     with Progress(transient=True) as progress:
         bar = progress.add_task(f"evaluating {name}", total=sum(len(prompts) for _, _, prompts in asked))
-        for count in dict.fromkeys(layers):
+        for count in dict.fromkeys(layers):  # questions that take as many are answered together
             together = [number for number, one in enumerate(layers) if one == count]
-            if again:
-                model.config.num_hidden_layers = count
+            model.config.num_hidden_layers = count
             right = judge(
                 model,
                 tokenizer,
@@ -226,8 +228,7 @@ def _answer_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTo
                 lambda done: progress.advance(bar, done),
             )
             found |= dict(zip(together, right, strict=True))
-    if again:
-        model.config.num_hidden_layers = trained
+    model.config.num_hidden_layers = trained
     return [cell(sum(found[n]), len(found[n]), place) for n, (place, _, _) in enumerate(asked)]
 
 
