@@ -423,12 +423,15 @@ class Multiplication(DigitsTask):
     @property
     def hint_steps(self) -> int:
         """One a digit of the wider operand, behind one that fetches the first."""
+        self._check_hints()
+        return max(self.operand_places) + 1
+
+    def _check_hints(self) -> None:
         if (self.format, self.reverse, self.pad) != ("plain", "all", True):
             raise UserError(
                 f"hints of multiplication need format='plain', reverse='all' and pad=True, not {self.format!r}, "
                 f"{self.reverse!r} and {self.pad!r}"
             )
-        return max(self.operand_places) + 1
 
     def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
         """Horner's rule, a digit of the first operand a step from the highest on; see `digits.horner`.
@@ -436,7 +439,7 @@ class Multiplication(DigitsTask):
         `sum` and `carry` stand where the digit of their place is to be written next; `multiplier` at the operator, as
         the digit that the next step multiplies by, and at the first operand, whose digits move there.
         """
-        assert self.hint_steps
+        self._check_hints()
         widths = np.array([prompt.index("*") for prompt in prompts])
         found = {name: np.full((len(prompts), steps, 4 * widths.max() + 2), -100) for name in self.hint_classes}
         for width in np.unique(widths).tolist():
