@@ -181,14 +181,14 @@ def corpus(
     from hf_tasks.corpora import get_corpus
     from hf_tasks.corpora.diversity import diversity_markdown
     from hf_tasks.corpora.job import REPORT, TABLE, generate, write_report
-    from hf_tasks.corpora.mix import Part, open_writer
+    from hf_tasks.corpora.mix import Part, check_writer, open_writer
 
     asked = get_corpus(name, words)
     part = Part(
         rows=rows, writer=writer or "", base_url=base_url, model=model, temperature=temperature, top_p=top_p,
         concurrency=concurrency,
     )  # fmt: skip
-    _check_writer(part, name)
+    check_writer(part, name, spelled=lambda key: f"--{key.replace('_', '-')}")
     with open_writer(part, name) as who:
         report = generate(asked, who, rows, output, seed, part.in_flight, attempts, max_tokens_total, price, max_cost)
     rejected = ", ".join(f"{reason} {count}" for reason, count in report.rejections.most_common()) or "none"
@@ -300,22 +300,6 @@ def _judges(kinds: list[str], base_urls: list[str], models: list[str], gguf: str
         if "embedded" in kinds:
             found.append(stack.enter_context(embedded(gguf)))
         yield found
-
-
-def _check_writer(part: Any, corpus: str) -> None:
-    """Refuse options that the writer lacks or does not take."""
-    from hf_tasks.corpora import GRAMMARS
-    from hf_tasks.corpora.mix import SAMPLING, TAKES
-
-    kind = part.writer
-    if kind not in TAKES:
-        raise unknown_name("writer", kind, TAKES)
-    for option in ("base_url", "model", *SAMPLING):
-        is_given = getattr(part, option) is not None
-        if (TAKES[kind].get(option) and not is_given) or (is_given and option not in TAKES[kind]):
-            raise UserError(f"--writer {kind} {'takes no' if is_given else 'needs'} --{option.replace('_', '-')}")
-    if kind == "grammar" and corpus not in GRAMMARS:
-        raise UserError(f"no grammar writes {corpus}, only {', '.join(GRAMMARS)}: take --writer server or embedded")
 
 
 @app.command()

@@ -16,7 +16,7 @@
 - Where rows are asked for, and what they may cost, may change between two runs of a mix; what is asked for may not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -247,20 +247,31 @@ def _check(mix: Mix) -> None:
         _check_part(f"{mix.name}.parts.{name}", part, mix.corpus_of(name))
 
 
+def check_writer(part: Part, corpus: str, where: str = "", spelled: Callable[[str], str] = str) -> None:
+    """Refuse what the writer of a part lacks, does not take or cannot write.
+
+    Args:
+        part, corpus: what is to be written.
+        where: the part's own name, where it has one.
+        spelled: how the user spells a key of the part.
+    """
+    kind, begin = part.writer, where and f"{where}: "
+    if kind not in TAKES:
+        raise unknown_name(f"writer of {where}" if where else "writer", kind, TAKES)
+    for key in ("base_url", "model", *SAMPLING):
+        given = getattr(part, key) is not None
+        if given and key not in TAKES[kind]:
+            raise UserError(f"{begin}{spelled('writer')} {kind} takes no {spelled(key)}; leave it out")
+        if TAKES[kind].get(key) and not given:
+            raise UserError(f"{begin}{spelled('writer')} {kind} needs {spelled(key)}")
+    if kind == "grammar" and corpus not in GRAMMARS:
+        raise UserError(f"{begin}no grammar writes {corpus}, only {', '.join(GRAMMARS)}; take server or embedded")
+
+
 def _check_part(where: str, part: Part, corpus: str) -> None:
     if corpus not in CORPORA:
         raise unknown_name(f"corpus of {where}", corpus, CORPORA, "a part of another name says corpus: NAME")
-    if part.writer not in TAKES:
-        raise unknown_name(f"writer of {where}", part.writer, TAKES)
-    if part.writer == "grammar" and corpus not in GRAMMARS:
-        raise UserError(f"{where}: no grammar writes {corpus}, only {', '.join(GRAMMARS)}; take server or embedded")
-    takes = TAKES[part.writer]
-    for key in ("model", "base_url", *SAMPLING):
-        given = getattr(part, key) is not None
-        if given and key not in takes:
-            raise UserError(f"{where}: writer {part.writer} takes no {key}; leave it out")
-        if takes.get(key) and not given:
-            raise UserError(f"{where}: writer {part.writer} needs {key}")
+    check_writer(part, corpus, where)
     for key, most in (("rows", None), ("attempts", MOST_ATTEMPTS), ("concurrency", None)):
         value = getattr(part, key)
         if value is not None and (value < 1 or (most and value > most)):
