@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from accelerate.utils import reduce
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
@@ -158,3 +159,14 @@ def loss_by_depth(model: Any, layers_per_clause: int) -> Any:
         return total / max(count, 1)  # type: ignore[return-value]
 
     return loss
+
+
+def mean_of_all(mean: torch.Tensor, count: torch.Tensor, args: Any) -> torch.Tensor:
+    """A mean over `count` readings of one process -> its part of that of all, as the Trainer adds them up."""
+    mean = mean / args.gradient_accumulation_steps
+    if args.world_size == 1:
+        return mean
+    everyone: Any = reduce(count.clone(), "sum")
+    # The Trainer multiplies by the number of processes, over which gradients are averaged, if it counts labels.
+    factor = 1 if args.average_tokens_across_devices else args.world_size
+    return mean * count * factor / everyone

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from hf_tasks.clauses import NO_LABEL
-from hf_tasks.errors import UserError
+from hf_tasks.clauses import NO_LABEL, mean_of_all
 from hf_tasks.tasks import Task
 
 HEADS = "hint_heads"  # of a model in training
@@ -58,19 +57,17 @@ class HintCollator:
 
 
 def hint_loss(model: Any, layers_per_hint: int, args: Any) -> Callable[..., torch.Tensor]:
-    """Cross-entropy of the answer, and of each hint behind every `layers_per_hint` layers; means, added up.
-
-    Raises:
-        UserError: several processes, whose hints are not counted together.
-    """
-    if args.world_size > 1:
-        raise UserError(f"layers_per_hint trains in one process, not in {args.world_size}: leave torchrun out")
+    """Cross-entropy of the answer, and of each hint behind every `layers_per_hint` layers; means, added up."""
     heads, norm = getattr(model, HEADS), model.base_model.norm
+
+    def mean(logits: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+        loss = cross_entropy(logits, told, ignore_index=NO_LABEL)
+        return mean_of_all(loss, (told != NO_LABEL).sum(), args)
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         del num_items_in_batch  # counts hints as well
         answers, hints = labels[..., 0], labels[..., 1:].unflatten(-1, (len(heads), -1))
-        total = cross_entropy(outputs.logits[:, :-1].flatten(0, 1), answers[:, 1:].flatten(), ignore_index=NO_LABEL)
+        total = mean(outputs.logits[:, :-1].flatten(0, 1), answers[:, 1:].flatten())
         last = len(outputs.hidden_states) - 1
         read = [*range(layers_per_hint, last + 1, layers_per_hint)]
         # The last of the recorded states has been through the norm already.
@@ -78,7 +75,8 @@ def hint_loss(model: Any, layers_per_hint: int, args: Any) -> Callable[..., torc
         state = torch.stack(states, dim=2)  # (B, S, steps, hidden)
         for place, head in enumerate(heads.values()):
             told = hints[:, :, place]
-            total = total + cross_entropy(head(state[told != NO_LABEL]), told[told != NO_LABEL])
-        return total / args.gradient_accumulation_steps
+            known = told != NO_LABEL
+            total = total + mean(head(state[known]), told[known])
+        return total
 
     return loss

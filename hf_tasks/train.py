@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
 from accelerate.data_loader import prepare_data_loader
-from accelerate.utils import broadcast_object_list, reduce
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import (
@@ -46,7 +46,7 @@ from xxhash import xxh3_128
 from hf_tasks.adapters import add_adapter, get_tokenizer, load_base
 from hf_tasks.analysis.callback import ClauseCallback
 from hf_tasks.analysis.sharpness import SharpnessCallback
-from hf_tasks.clauses import NO_LABEL, ClauseCollator, encode_clauses, loss_by_depth
+from hf_tasks.clauses import NO_LABEL, ClauseCollator, encode_clauses, loss_by_depth, mean_of_all
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
@@ -276,15 +276,9 @@ def depth_loss(model: Any, layers_per_clause: int, args: Any) -> Callable[..., t
     alone, layers = loss_by_depth(model, layers_per_clause), model.config.num_hidden_layers
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        mean = alone(outputs, labels) / args.gradient_accumulation_steps
-        if args.world_size == 1:
-            return mean
         classes, depths = labels.unbind(-1)
         readings = (layers // layers_per_clause - depths + 1).clamp(min=0)[classes != NO_LABEL].sum()
-        everyone: Any = reduce(readings.clone(), "sum")
-        # The Trainer multiplies by the number of processes, over which gradients are averaged, if it counts labels.
-        factor = 1 if args.average_tokens_across_devices else args.world_size
-        return mean * readings * factor / everyone
+        return mean_of_all(alone(outputs, labels), readings, args)
 
     return loss
 

@@ -79,7 +79,16 @@ models:
      max_position_embeddings: 96}}
 evaluation: {{loss: [stories], loss_rows: 4}}
 """
-RECIPES = {"sums": SUMS, "clauses": CLAUSES, "texts": TEXTS}
+PRODUCTS = f"""{COMMON}
+task: multiplication
+parameters: {{digits: [1, 2], lengths: paired, reverse: all, pad: true}}
+data: {{size: 60}}
+model: {{hidden_size: 32, num_hidden_layers: 6, num_loops: 3, share_layers: true, num_attention_heads: 2}}
+models:
+  hints: {{layers_per_hint: 1, positions: [{{ids: significance, encoding: clipped, clip: 2}}]}}
+evaluation: {{lengths: [2], size: 8}}
+"""
+RECIPES = {"sums": SUMS, "products": PRODUCTS, "clauses": CLAUSES, "texts": TEXTS}
 
 Start = Callable[..., list[BaseProcess]]
 
@@ -206,10 +215,11 @@ def test_processes_share_a_stream() -> None:
     [
         ("sums", ["ours"], ["trainer.train_sampling_strategy=group_by_length"]),
         ("sums", ["ours"], ["data.size=null", "trainer.gradient_accumulation_steps=2"]),
+        ("products", ["hints"], ["trainer.gradient_accumulation_steps=2", "data.size=120"]),
         ("clauses", ["plain", "looped"], []),
         ("texts", ["neo"], []),
     ],
-    ids=["by length", "streamed", "clauses", "texts"],
+    ids=["by length", "streamed", "hints", "clauses", "texts"],
 )
 def test_two_processes_train_as_one(
     start: Start, tmp_path: Path, kind: str, names: list[str], changes: list[str]

@@ -42,31 +42,40 @@ def test_answers_are_those_of_python_integers(name: str, numbers: list[int]) -> 
 
 @given(first=LONG, second=LONG, more=st.integers(0, 3))
 def test_states_of_horners_rule_are_products_so_far(first: int, second: int, more: int) -> None:
+    def number(digits: np.ndarray) -> int:
+        return sum(int(digit) * 10**place for place, digit in enumerate(digits))
+
     width = max(len(str(first)), len(str(second)))
     operands = np.array([[int(digit) for digit in str(n).zfill(width)[::-1]] for n in (first, second)])
-    waiting, sums, carries = horner(operands[:1], operands[1:], width + 1 + more)
-    assert (sums <= 9).all() and (carries <= 9).all()
-    for step in range(width + 1 + more):
-        value = sum(int(digit) * 10**place for place, digit in enumerate((sums + carries)[0, step]))
-        assert value == int(str(first).zfill(width)[: min(step, width)] or 0) * second
-        next_digit = str(first).zfill(width)[step] if step < width else 10
-        assert waiting[0, step, -1] == int(next_digit)
+    told = {name: one[0] for name, one in horner(operands[:1], operands[1:], 2 * (width + 1 + more)).items()}
+    at_hand = 0
+    for loop in range(width + 1 + more):
+        even, odd = 2 * loop, 2 * loop + 1
+        assert number(told["ones"][even]) + 10 * number(told["tens"][even]) == at_hand * second
+        so_far = number(told["sum"][odd]) + 10 * number(told["carry_out"][odd])
+        assert so_far == int(str(first).zfill(width)[: min(loop, width)] or 0) * second
+        if loop:
+            assert number(told["carry"][even]) == 10 * number(told["carry_out"][odd - 2])
+        next_digit = int(str(first).zfill(width)[loop]) if loop < width else 10
+        assert told["multiplier"][odd, -1] == next_digit
+        at_hand = next_digit % 10
+    assert all((told[name][1::2] == -100).all() for name in ("ones", "tens", "carry"))
+    assert all((told[name][::2] == -100).all() for name in ("sum", "carry_out", "multiplier"))
 
 
 def test_hints_stand_where_they_can_be_known() -> None:
     task = get_task("multiplication", digits=(1, 3), pad=True, reverse="all")
-    assert task.hint_steps == 4
-    hints = task.hints(["263*730=", "5*7="], 4)
-    assert {name: one.shape for name, one in hints.items()} == dict.fromkeys(task.hint_classes, (2, 4, 14))
-    assert hints["multiplier"][0, :, :4].tolist() == [[10, 2, 6, 3], [10, 10, 2, 6], [10, 10, 10, 2], [10, 10, 10, 10]]
+    assert task.hint_steps == 8
+    hints = task.hints(["263*730=", "5*7="], 8)
+    assert {name: one.shape for name, one in hints.items()} == dict.fromkeys(task.hint_classes, (2, 8, 14))
+    moved = [[10, 2, 6, 3], [10, 10, 2, 6], [10, 10, 10, 2], [10, 10, 10, 10]]
+    assert hints["multiplier"][0, 1::2, :4].tolist() == moved and "263*730="[3] == "*"
     told = {name: (one != -100).any(axis=1) for name, one in hints.items()}
     # The digit of the units is written behind "=", the highest one behind the digit before it.
     assert np.flatnonzero(told["sum"][0]).tolist() == [7, 8, 9, 10, 11, 12] and "263*730="[7] == "="
-    assert np.flatnonzero(told["carry"][1]).tolist() == [3, 4] and np.flatnonzero(told["multiplier"][1]).tolist() == [
-        0,
-        1,
-    ]
-    assert (hints["sum"] + hints["carry"])[1, -1, 3:5].tolist() == [5, 3]
+    assert np.flatnonzero(told["ones"][1]).tolist() == [3, 4]
+    assert np.flatnonzero(told["multiplier"][1]).tolist() == [0, 1]
+    assert hints["sum"][1, -1, 3:5].tolist() == [5, 3]
     for name, values in hints.items():
         assert set(values.ravel().tolist()) <= {-100, *range(task.hint_classes[name])}
     for other in ({"reverse": "answer", "pad": True}, {"reverse": "all"}):

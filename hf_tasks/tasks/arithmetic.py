@@ -418,13 +418,15 @@ class Multiplication(DigitsTask):
 
     name: ClassVar[str] = "multiplication"
     formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
-    hint_classes: ClassVar[Mapping[str, int]] = {"sum": 10, "carry": 10, "multiplier": 11}
+    hint_classes: ClassVar[Mapping[str, int]] = {
+        "ones": 10, "tens": 9, "carry": 3, "sum": 10, "carry_out": 3, "multiplier": 11
+    }  # fmt: skip
 
     @property
     def hint_steps(self) -> int:
-        """One a digit of the wider operand, behind one that fetches the first."""
+        """Two a digit of the wider operand, behind two that fetch the first."""
         self._check_hints()
-        return max(self.operand_places) + 1
+        return 2 * max(self.operand_places) + 2
 
     def _check_hints(self) -> None:
         if (self.format, self.reverse, self.pad) != ("plain", "all", True):
@@ -436,8 +438,8 @@ class Multiplication(DigitsTask):
     def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
         """Horner's rule, a digit of the first operand a step from the highest on; see `digits.horner`.
 
-        `sum` and `carry` stand where the digit of their place is to be written next; `multiplier` at the operator, as
-        the digit that the next step multiplies by, and at the first operand, whose digits move there.
+        `multiplier` stands at the first operand, whose digits move up to the operator, which has the one at hand; all
+        others where the digit of their place is to be written next.
         """
         self._check_hints()
         widths = np.array([prompt.index("*") for prompt in prompts])
@@ -445,10 +447,9 @@ class Multiplication(DigitsTask):
         for width in np.unique(widths).tolist():
             rows = np.flatnonzero(widths == width)
             text = np.array([[*prompts[row].encode()] for row in rows.tolist()]) - ord("0")
-            states = horner(text[:, :width], text[:, width + 1 : 2 * width + 1], steps)
-            found["multiplier"][rows, :, : width + 1] = states[0]
-            found["sum"][rows, :, 2 * width + 1 : 4 * width + 1] = states[1]
-            found["carry"][rows, :, 2 * width + 1 : 4 * width + 1] = states[2]
+            for name, told in horner(text[:, :width], text[:, width + 1 : 2 * width + 1], steps).items():
+                start = 0 if name == "multiplier" else 2 * width + 1
+                found[name][rows, :, start : start + told.shape[2]] = told
         return found
 
     @property

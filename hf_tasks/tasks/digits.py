@@ -112,38 +112,47 @@ def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return columns
 
 
-def horner(first: np.ndarray, second: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """first x second by Horner's rule with saved carries, one digit of `first` a step from the highest on.
+def horner(first: np.ndarray, second: np.ndarray, steps: int) -> dict[str, np.ndarray]:
+    """first x second by Horner's rule with saved carries, one digit of `first` every two steps, the highest first.
 
-    Between steps a number is kept as two rows of digits, sums s and carries c into each place: sum of (s_k + c_k) 10^k.
-    A step takes it times ten and adds a digit times `second`. At every place
+    A number is two rows of digits, sums s and carries c into each place: the sum of (s_k + c_k) 10^k. Even steps
+    multiply each digit of `second` by the digit at hand and bring carries to the place above. Odd ones take the number
+    times ten and add: at place k, with ones o and tens t of the products,
 
-        s_(k-1) + c_(k-1) + digit x second_k  <=  9 + 9 + 81,
+        s_(k-1) + c_(k-1) + t_(k-1) + o_k  <=  9 + 2 + 8 + 9,
 
-    whose ones are the new sum, and whose tens the new carry into the place above: no carry runs through the number. If
-    no digit is left, a step adds s_k + c_k.
+    whose last digit is the new sum and whose first the new carry: none runs through the number. Where no digit is left,
+    a step adds s_k + c_k. So every step is a small table, and looks one place down.
 
     Args:
         first, second: (rows, W). steps: how many states to tell.
 
     Returns:
-        three arrays of state after state, the first after no digit at all. The digits of `first` as they move up to
-        where they are used, a place a step, (rows, steps, W + 1): the last is the one that the next step multiplies by,
-        10 where none is left. Sums and carries, (rows, steps, 2 W) each.
+        state after state. Of even steps `ones`, `tens` and `carry` (into the place), of odd ones `sum` and `carry_out`
+        (of the place), (rows, steps, 2 W) each; of odd ones also `multiplier` (rows, steps, W + 1): the digits of
+        `first` as they move up to where they are used, the last being the one at hand, 10 where there is none. -100 at
+        other steps.
     """
     rows, places = first.shape
-    waiting = np.pad(first, [(0, 0), (1, 0)], constant_values=10)
+    waiting, padded = np.pad(first, [(0, 0), (0, 1)], constant_values=10), np.pad(second, [(0, 0), (0, places)])
     total = np.zeros((rows, 2 * places), dtype=np.int64)
-    carry, padded = total.copy(), np.pad(second, [(0, 0), (0, places)])
-    states = []
-    for _ in range(steps):
-        states.append((waiting, total, carry))
-        digit = waiting[:, -1:]
-        value = np.where(digit == 10, total + carry, _higher(total + carry) + digit % 10 * padded)
-        waiting = np.pad(waiting, [(0, 0), (1, 0)], constant_values=10)[:, :-1]
-        total, carry = value % 10, _higher(value // 10)
-    moving, totals, carries = (np.stack(one, axis=1) for one in zip(*states, strict=True))
-    return moving, totals, carries
+    over = total.copy()
+    told = {name: np.full((rows, steps, 2 * places), -100) for name in ("ones", "tens", "carry", "sum", "carry_out")}
+    told["multiplier"] = np.full((rows, steps, places + 1), -100)
+    for step in range(steps):
+        if step % 2 == 0:
+            digit = waiting[:, -1:]
+            tens, ones = np.divmod(digit % 10 * padded, 10)
+            carry = _higher(over)
+            state = {"ones": ones, "tens": tens, "carry": carry}
+        else:
+            value = ones + np.where(digit == 10, total + carry, _higher(total + carry + tens))
+            over, total = np.divmod(value, 10)
+            waiting = np.pad(waiting, [(0, 0), (1, 0)], constant_values=10)[:, :-1]
+            state = {"sum": total, "carry_out": over, "multiplier": waiting}
+        for name, values in state.items():
+            told[name][:, step] = values
+    return told
 
 
 def _higher(digits: np.ndarray) -> np.ndarray:
