@@ -88,7 +88,7 @@ def test_the_papers_comparison_is_trained_as_published() -> None:
         (
             [
                 "model.hidden_size=36",
-                "model.num_attention_heads=4",
+                "model.num_attention_heads=12",
                 "models.x.positions=[{ids: sequential, encoding: rotary}]",
             ],
             "even head_dim",

@@ -43,6 +43,7 @@ CASES |= {
     "addition-unlike": ("addition", {"digits": ((3, 3), (7, 7)), "lengths": "range"}),
     "addition-heavy": ("addition", {"carry_heavy": 0.5}),
     "subtraction-heavy": ("subtraction", {"carry_heavy": 0.5, "lengths": "range", "digits": (2, 6)}),
+    "multiplication-heavy": ("multiplication", {"carry_heavy": 0.5, "digits": (1, 4)}),
     "modular-power": ("modular_addition", {"modulus": 100, "pad": True}),
     "modular-long": ("modular_addition", {"modulus": 7**40, "pad": 50}),
     "sort-symbols": ("sort", {"alphabet": "z]^-\\a", "length": (2, 9)}),

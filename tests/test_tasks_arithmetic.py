@@ -52,15 +52,15 @@ def test_states_of_horners_rule_are_products_so_far(first: int, second: int, mor
     for loop in range(width + 1 + more):
         even, odd = 2 * loop, 2 * loop + 1
         assert number(told["ones"][even]) + 10 * number(told["tens"][even]) == at_hand * second
-        so_far = number(told["sum"][odd]) + 10 * number(told["carry_out"][odd])
+        so_far = number(told["sum"][odd]) + 10 * number(told["carry"][odd])
         assert so_far == int(str(first).zfill(width)[: min(loop, width)] or 0) * second
         if loop:
-            assert number(told["carry"][even]) == 10 * number(told["carry_out"][odd - 2])
+            assert number(told["total"][even]) == number(told["sum"][odd - 2]) + 10 * number(told["carry"][odd - 2])
         next_digit = int(str(first).zfill(width)[loop]) if loop < width else 10
         assert told["multiplier"][odd, -1] == next_digit
         at_hand = next_digit % 10
-    assert all((told[name][1::2] == -100).all() for name in ("ones", "tens", "carry"))
-    assert all((told[name][::2] == -100).all() for name in ("sum", "carry_out", "multiplier"))
+    assert all((told[name][1::2] == -100).all() for name in ("ones", "tens", "total"))
+    assert all((told[name][::2] == -100).all() for name in ("sum", "carry", "multiplier"))
 
 
 def test_hints_stand_where_they_can_be_known() -> None:
@@ -384,6 +384,15 @@ def test_extremes_are_not_rare_in_carry_heavy_rows(name: str) -> None:
     seen = {(a, b): np.mean((inner[:, 0] == a) & (inner[:, 1] == b)) for a, b in ((9, 9), (0, 0), (9, 0), (0, 9))}
     extremes = [(9, 9), (0, 0)] if name == "addition" else [(9, 0), (0, 9)]
     assert min(seen[pair] for pair in extremes) > 0.007, seen
+
+
+def test_carry_heavy_products_have_large_digits_and_keep_their_lengths() -> None:
+    rows = get_task("multiplication", digits=(2, 5), carry_heavy=1.0).generate("train", 6000)
+    digits = "".join(number[1:] for prompt in map(str, rows["prompt"]) for number in re.findall(r"\d+", prompt))
+    shares = np.bincount([*map(int, digits)], minlength=10) / len(digits)
+    expected = np.diff((np.arange(11) / 10) ** 3)  # of the largest of three
+    assert np.abs(shares - expected).max() < 0.01
+    assert np.bincount(rows["digits_a"], minlength=6)[2:].min() > 1300
 
 
 def test_index_hints_do_not_tell_how_long_the_answer_is() -> None:

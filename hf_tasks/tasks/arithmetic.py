@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
-from hf_tasks.tasks.carries import make_heavy
+from hf_tasks.tasks.carries import make_heavy, make_large
 from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share, shortened
 from hf_tasks.tasks.digits import (
     at_least,
@@ -414,13 +414,26 @@ class Multiplication(DigitsTask):
     """Multiply two natural numbers. The time of a row grows with the product of the numbers of digits.
 
     Example: 012*345= -> 041400   (digits=(1, 3), reverse="answer", pad=True)
+
+    Args:
+        carry_heavy: the share of rows of large digits, see carries.py.
     """
 
     name: ClassVar[str] = "multiplication"
     formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
     hint_classes: ClassVar[Mapping[str, int]] = {
-        "ones": 10, "tens": 9, "carry": 3, "sum": 10, "carry_out": 3, "multiplier": 11
+        "ones": 10, "tens": 9, "total": 12, "sum": 10, "carry": 3, "multiplier": 11
     }  # fmt: skip
+
+    carry_heavy: float = 0.0
+
+    def __post_init__(self) -> None:
+        share("carry_heavy", self.carry_heavy)
+        super().__post_init__()
+
+    def _draw(self, rng: np.random.Generator, count: int) -> Problems:
+        problems = super()._draw(rng, count)
+        return problems | {"digits": make_large(rng, problems["digits"], problems["lengths"], self.carry_heavy)}
 
     @property
     def hint_steps(self) -> int:

@@ -1,4 +1,4 @@
-"""Pairs of operands on which carries travel far: they are rare among random numbers, and models fail on them first.
+"""Operands on which carries travel far, or are large: rare among random numbers, and what models fail on first.
 
 A carry entering a place whose digits sum to 9 leaves it again, and so does a borrow where both digits are equal. A
 heavy row is made of stretches of such places. Below each stand two digits that set a carry (or borrow) off, by a sum of
@@ -55,4 +55,23 @@ def make_heavy(
 
     digits = digits.copy()
     digits[rows, order[:, 0]], digits[rows, order[:, 1]] = short, fitted
+    return digits
+
+
+def make_large(rng: np.random.Generator, digits: np.ndarray, lengths: np.ndarray, share: float) -> np.ndarray:
+    """Turn a share of the rows into ones of large digits, each the largest of three draws, keeping every length.
+
+    In products all but small digits meet, and the sums of their columns come up to what random ones seldom reach.
+
+    Args:
+        rng, digits, lengths, share: as in `make_heavy`, of any number of operands.
+
+    Returns:
+        the new digits.
+    """
+    rows = np.flatnonzero(rng.random(len(digits)) < share)
+    others = rng.integers(0, 10, (2, len(rows), *digits.shape[1:]), dtype=digits.dtype).max(axis=0)
+    others *= np.arange(digits.shape[2]) < lengths[rows][..., None]
+    digits = digits.copy()
+    digits[rows] = np.maximum(digits[rows], others)
     return digits

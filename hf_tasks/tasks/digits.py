@@ -115,41 +115,39 @@ def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def horner(first: np.ndarray, second: np.ndarray, steps: int) -> dict[str, np.ndarray]:
     """first x second by Horner's rule with saved carries, one digit of `first` every two steps, the highest first.
 
-    A number is two rows of digits, sums s and carries c into each place: the sum of (s_k + c_k) 10^k. Even steps
-    multiply each digit of `second` by the digit at hand and bring carries to the place above. Odd ones take the number
-    times ten and add: at place k, with ones o and tens t of the products,
+    A number is two rows of digits, sums s and carries out of each place: the sum of s_k 10^k + out_k 10^(k + 1). Even
+    steps multiply each digit of `second` by the digit at hand, and bring carries up: total u_k = s_k + out_(k-1). Odd
+    ones take the number times ten and add: at place k, with ones o and tens t of the products,
 
-        s_(k-1) + c_(k-1) + t_(k-1) + o_k  <=  9 + 2 + 8 + 9,
+        u_(k-1) + t_(k-1) + o_k  <=  11 + 8 + 9,
 
     whose last digit is the new sum and whose first the new carry: none runs through the number. Where no digit is left,
-    a step adds s_k + c_k. So every step is a small table, and looks one place down.
+    they keep u_k. So every step is a small table, and looks one place down.
 
     Args:
         first, second: (rows, W). steps: how many states to tell.
 
     Returns:
-        state after state. Of even steps `ones`, `tens` and `carry` (into the place), of odd ones `sum` and `carry_out`
-        (of the place), (rows, steps, 2 W) each; of odd ones also `multiplier` (rows, steps, W + 1): the digits of
-        `first` as they move up to where they are used, the last being the one at hand, 10 where there is none. -100 at
-        other steps.
+        state after state. Of even steps `ones`, `tens` and `total`, of odd ones `sum` and `carry` (out of the place),
+        (rows, steps, 2 W) each; of odd ones also `multiplier` (rows, steps, W + 1): the digits of `first` as they move
+        up to where they are used, the last being the one at hand, 10 where there is none. -100 at other steps.
     """
     rows, places = first.shape
     waiting, padded = np.pad(first, [(0, 0), (0, 1)], constant_values=10), np.pad(second, [(0, 0), (0, places)])
-    total = np.zeros((rows, 2 * places), dtype=np.int64)
-    over = total.copy()
-    told = {name: np.full((rows, steps, 2 * places), -100) for name in ("ones", "tens", "carry", "sum", "carry_out")}
+    last = np.zeros((rows, 2 * places), dtype=np.int64)
+    carry = last.copy()
+    told = {name: np.full((rows, steps, 2 * places), -100) for name in ("ones", "tens", "total", "sum", "carry")}
     told["multiplier"] = np.full((rows, steps, places + 1), -100)
     for step in range(steps):
         if step % 2 == 0:
             digit = waiting[:, -1:]
             tens, ones = np.divmod(digit % 10 * padded, 10)
-            carry = _higher(over)
-            state = {"ones": ones, "tens": tens, "carry": carry}
+            total = last + _higher(carry)
+            state = {"ones": ones, "tens": tens, "total": total}
         else:
-            value = ones + np.where(digit == 10, total + carry, _higher(total + carry + tens))
-            over, total = np.divmod(value, 10)
+            carry, last = np.divmod(np.where(digit == 10, total, _higher(total + tens) + ones), 10)
             waiting = np.pad(waiting, [(0, 0), (1, 0)], constant_values=10)[:, :-1]
-            state = {"sum": total, "carry_out": over, "multiplier": waiting}
+            state = {"sum": last, "carry": carry, "multiplier": waiting}
         for name, values in state.items():
             told[name][:, step] = values
     return told
