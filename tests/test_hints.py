@@ -62,7 +62,7 @@ def test_loss_is_that_of_the_answer_and_of_every_hint(recipe_file: str) -> None:
     model: Any = PositionalForCausalLM(config).eval()
     add_hint_heads(model, task)
     labels = batch.pop("labels")
-    assert labels.shape == (*batch["input_ids"].shape, 1 + 6 * 6)
+    assert labels.shape == (*batch["input_ids"].shape, 1 + 7 * 6)
     outputs = model(**batch)
     args = training_arguments(recipe, "unused", 0)
     found = hint_loss(model, 1, args)(outputs, labels)

@@ -59,8 +59,9 @@ def test_states_of_horners_rule_are_products_so_far(first: int, second: int, mor
         next_digit = int(str(first).zfill(width)[loop]) if loop < width else 10
         assert told["multiplier"][odd, -1] == next_digit
         at_hand = next_digit % 10
+        assert np.flatnonzero(told["end"][odd]).tolist() == [width + min(loop, width)]
     assert all((told[name][1::2] == -100).all() for name in ("ones", "tens", "total"))
-    assert all((told[name][::2] == -100).all() for name in ("sum", "carry", "multiplier"))
+    assert all((told[name][::2] == -100).all() for name in ("sum", "carry", "multiplier", "end"))
 
 
 def test_hints_stand_where_they_can_be_known() -> None:
@@ -76,6 +77,8 @@ def test_hints_stand_where_they_can_be_known() -> None:
     assert np.flatnonzero(told["ones"][1]).tolist() == [3, 4]
     assert np.flatnonzero(told["multiplier"][1]).tolist() == [0, 1]
     assert hints["sum"][1, -1, 3:5].tolist() == [5, 3]
+    assert np.flatnonzero(told["end"][1]).tolist() == [3, 4, 5]  # what is written behind the highest digit is no digit
+    assert hints["end"][1, -1, 3:6].tolist() == [0, 0, 1]
     for name, values in hints.items():
         assert set(values.ravel().tolist()) <= {-100, *range(task.hint_classes[name])}
     for other in ({"reverse": "answer", "pad": True}, {"reverse": "all"}):

@@ -422,7 +422,7 @@ class Multiplication(DigitsTask):
     name: ClassVar[str] = "multiplication"
     formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
     hint_classes: ClassVar[Mapping[str, int]] = {
-        "ones": 10, "tens": 9, "total": 12, "sum": 10, "carry": 3, "multiplier": 11
+        "ones": 10, "tens": 9, "total": 12, "sum": 10, "carry": 3, "multiplier": 11, "end": 2
     }  # fmt: skip
 
     carry_heavy: float = 0.0

@@ -130,14 +130,15 @@ def horner(first: np.ndarray, second: np.ndarray, steps: int) -> dict[str, np.nd
     Returns:
         state after state. Of even steps `ones`, `tens` and `total`, of odd ones `sum` and `carry` (out of the place),
         (rows, steps, 2 W) each; of odd ones also `multiplier` (rows, steps, W + 1): the digits of `first` as they move
-        up to where they are used, the last being the one at hand, 10 where there is none. -100 at other steps.
+        up to where they are used, the last being the one at hand, 10 where there is none; and `end` (rows, steps,
+        2 W + 1): 1 at the place behind the number, which times ten moves from W to 2 W, else 0. -100 at other steps.
     """
     rows, places = first.shape
     waiting, padded = np.pad(first, [(0, 0), (0, 1)], constant_values=10), np.pad(second, [(0, 0), (0, places)])
     last = np.zeros((rows, 2 * places), dtype=np.int64)
     carry = last.copy()
     told = {name: np.full((rows, steps, 2 * places), -100) for name in ("ones", "tens", "total", "sum", "carry")}
-    told["multiplier"] = np.full((rows, steps, places + 1), -100)
+    told["multiplier"], told["end"] = (np.full((rows, steps, width), -100) for width in (places + 1, 2 * places + 1))
     for step in range(steps):
         if step % 2 == 0:
             digit = waiting[:, -1:]
@@ -147,7 +148,8 @@ def horner(first: np.ndarray, second: np.ndarray, steps: int) -> dict[str, np.nd
         else:
             carry, last = np.divmod(np.where(digit == 10, total, _higher(total + tens) + ones), 10)
             waiting = np.pad(waiting, [(0, 0), (1, 0)], constant_values=10)[:, :-1]
-            state = {"sum": last, "carry": carry, "multiplier": waiting}
+            end = np.arange(2 * places + 1) == places + min(step // 2, places)
+            state = {"sum": last, "carry": carry, "multiplier": waiting, "end": end}
         for name, values in state.items():
             told[name][:, step] = values
     return told
