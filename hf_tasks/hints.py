@@ -4,8 +4,8 @@
   multiplication?" (arXiv 2510.00184) tells one layer the running sum of a product; here each loop is told a step.
 - Nothing is written: hints are read off hidden states, by heads that are thrown away when training ends. The model that
   is left is like any other, and answers at once.
-- Layers that are applied again and again take as many steps of the algorithm in every loop, and later more loops than in
-  training.
+- Layers that are applied again and again take as many steps of the algorithm in every loop. More loops than in training
+  take more steps.
 """
 
 from collections.abc import Callable, Sequence
