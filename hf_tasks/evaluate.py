@@ -64,7 +64,7 @@ def complete(
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[str],
     max_new_tokens: int | list[int],
-    batch_tokens: int = 65536,
+    batch_tokens: int = 16384,
     advance: Callable[[int], None] | None = None,
 ) -> list[str | None]:
     """Greedy completions without special tokens; None where <eos> did not come within `max_new_tokens`.
@@ -104,7 +104,7 @@ def judge(
     tokenizer: PreTrainedTokenizerBase,
     questions: list[tuple[Task, list[str]]],
     max_new_tokens: int | None = None,
-    batch_tokens: int = 65536,
+    batch_tokens: int = 16384,
     advance: Callable[[int], None] | None = None,
 ) -> list[list[bool]]:
     """Whether each prompt of each task is answered exactly right; all are asked together.
