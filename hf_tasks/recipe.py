@@ -54,7 +54,7 @@ class Evaluation:
         size: rows for each length. sizes: exceptions, length -> rows.
         grid: digits whose every pair (a, b) is evaluated. grid_size: rows for each pair.
         hard_lengths: lengths at which the task's hard cases are evaluated. hard_size: rows for each family.
-        batch_tokens: upper bound of tokens (rows x length) in one batch of generation. On a CPU small batches are faster,
+        batch_tokens: upper bound of tokens (rows x length) in one batch of generation. On a CPU small ones are faster,
             for its own cache then holds theirs; a GPU likes more.
         every: training steps between looks at the validation split, into the log history: exact match or, of token
             classifiers, accuracy by depth and head scores; None: never. every_size: rows for it.
