@@ -49,7 +49,7 @@ class TextbooksConfig(datasets.BuilderConfig):
 
 
 class Textbooks(datasets.ArrowBasedBuilder):
-    """Stories and exercises by a grammar, as a `datasets` builder, to be instantiated directly."""
+    """Stories, worked examples and exercises by a grammar, as a `datasets` builder, to be instantiated directly."""
 
     config: TextbooksConfig
     BUILDER_CONFIG_CLASS = TextbooksConfig

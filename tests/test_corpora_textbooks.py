@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_tasks.corpora.base import Corpus, Rejected, Request
-from hf_tasks.corpora.textbook import AUDIENCES, MIN_WORDS, STYLES, Textbook
+from hf_tasks.corpora.textbook import AUDIENCES, STYLES, Textbook
 from hf_tasks.corpora.topics import Topic, knowledge_topics, programming_topics
 from hf_tasks.corpora.topics_qa import FIELDS, FORMATS, TopicsQA
 
@@ -209,7 +209,7 @@ def test_a_bad_section_is_refused_for_its_reason(text: str, reason: str) -> None
 def test_a_section_may_begin_like_a_stock_opening_and_be_none() -> None:
     assert read_section(f"Surely a shelf is known to you. {SECTION}")
     assert read_section(f"As an aid, take a shelf. {SECTION}")
-    assert len(f"{PROSE} {AFTER}".split()) > MIN_WORDS  # so that "too_short" above is for its length
+    assert len(f"{PROSE} {AFTER}".split()) > BOOK.min_words  # so that "too_short" above is for its length
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,9 +1,9 @@
 """Textbook-style corpora: what to ask, whom to ask, what to keep.
 
-- base.py is the contract. A corpus is one file: tinystories.py, textbook.py, code_exercises.py, topics_qa.py; `CORPORA`
-  below is the registry.
+- base.py is the contract. A corpus is one file: tinystories.py, textbook.py, worked_examples.py, code_exercises.py,
+  topics_qa.py; `CORPORA` below is the registry.
 - Writers: server.py (any OpenAI-compatible server), embedded.py (a small model in process), and those without a model,
-  grammar.py for stories and `ExerciseWriter` for exercises; `GRAMMARS` says which writes what.
+  grammar.py for stories, `ExerciseWriter` and `WorkedExampleWriter`; `GRAMMARS` says which writes what.
 - job.py asks for the rows and loses none, with cache.py.
 - sandbox.py runs exercises, decontaminate.py finds benchmark problems, diversity.py measures sameness.
 - judge.py has completions graded by a model, offline_grades.py needs none, memorisation.py looks for copies; grading.py
@@ -16,15 +16,17 @@ from hf_tasks.corpora.grammar import GrammarWriter
 from hf_tasks.corpora.textbook import Textbook
 from hf_tasks.corpora.tinystories import TinyStories, TinyStoriesInstruct
 from hf_tasks.corpora.topics_qa import TopicsQA
+from hf_tasks.corpora.worked_examples import WorkedExamples, WorkedExampleWriter
 from hf_tasks.errors import UserError, unknown_name
 
 CORPORA: dict[str, type[Corpus]] = {
-    cls.name: cls for cls in (TinyStories, TinyStoriesInstruct, Textbook, CodeExercises, TopicsQA)
+    cls.name: cls for cls in (TinyStories, TinyStoriesInstruct, Textbook, WorkedExamples, CodeExercises, TopicsQA)
 }
 GRAMMARS: dict[str, type[Writer]] = {
     TinyStories.name: GrammarWriter,
     TinyStoriesInstruct.name: GrammarWriter,
     CodeExercises.name: ExerciseWriter,
+    WorkedExamples.name: WorkedExampleWriter,
 }
 
 

@@ -40,7 +40,7 @@ from hf_tasks.corpora import CORPORA, get_corpus
 from hf_tasks.corpora.base import Corpus
 from hf_tasks.corpora.card import both_halves
 from hf_tasks.corpora.code_exercises import CodeExercises, check
-from hf_tasks.corpora.decontaminate import benchmark_name, decontaminate, read_benchmark
+from hf_tasks.corpora.decontaminate import benchmark_name, decontaminate, programs_of, read_benchmark
 from hf_tasks.corpora.diversity import diversity_report
 from hf_tasks.corpora.job import PARAMETER, TABLE, generate
 from hf_tasks.corpora.job import Report as JobReport
@@ -368,10 +368,9 @@ def _decontaminate(
     """Rows without a program that is close to one of the benchmark's, by embeddings only if there is an encoder."""
     programs, owners = [], []
     for owner, row in enumerate(table.to_pylist()):
-        # The text of a textbook is searched for the words of docstrings, each of its blocks has a syntax tree.
-        texts = [{"text": text} for text in (row["text"], *row["code"]) if text.strip()] if "code" in row else [row]
-        programs += texts
-        owners += [owner] * len(texts)
+        found = programs_of(row)
+        programs += found
+        owners += [owner] * len(found)
     is_kept, report = decontaminate(
         programs,
         problems,

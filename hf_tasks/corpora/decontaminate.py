@@ -102,6 +102,17 @@ def decontaminate(
     return ~removed, report
 
 
+def programs_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What `decontaminate` compares of a row: itself; of a section with blocks of `code`, its text and each block.
+
+    The text is searched for the words of docstrings, and each block has a syntax tree, without the calls at its end.
+    """
+    if "code" not in row:
+        return [row]
+    texts = (row["text"], *map(_definitions, row["code"]))
+    return [{"text": text} for text in texts if text.strip()]
+
+
 def humaneval() -> list[dict[str, str]]:
     """The 164 problems of HumanEval as rows: `task_id`, `prompt`, `solution`, `tests`, `entry_point`.
 
@@ -220,6 +231,15 @@ def match_rate(a: str, b: str) -> float:
 
 def _at(names: Sequence[str], where: np.ndarray) -> list[str]:
     return [name for name, is_there in zip(names, where, strict=True) if is_there]
+
+
+def _definitions(block: str) -> str:
+    """A program without the expressions on its top level, such as calls of `print`; what does not parse stays."""
+    tree = _tree(block)
+    if tree is None:
+        return block
+    kept = [node for node in tree.body if not isinstance(node, ast.Expr)]
+    return ast.unparse(ast.Module(kept, [])) if 0 < len(kept) < len(tree.body) else block
 
 
 def _source(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -436,6 +436,80 @@ TOPICS = {
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What an exercise is composed of; the blocks' phrases and expressions are filled in.
+
+    Attributes:
+        function, argument: names. source: where items come from, through: the expression that goes through them.
+        filters, map: what stays, and what it becomes. end: what is made of it. k: the number in any of them.
+        inputs, results: arguments, and what the function returns for them.
+    """
+
+    function: str
+    argument: str
+    source: Source
+    through: str
+    filters: tuple[Block, ...]
+    map: Block | None
+    end: End
+    k: int
+    inputs: list[Any]
+    results: list[Any]
+
+    @property
+    def condition(self) -> str:
+        """The expression of all filters; empty without any."""
+        return " and ".join(_wrap(block.code, len(self.filters)) for block in self.filters)
+
+    @property
+    def value(self) -> str:
+        """The expression of an item as the end sees it."""
+        return self.map.code if self.map else self.source.item
+
+    @property
+    def example(self) -> int:
+        """Number of the input that shows most in the fewest characters; a doctest prints nothing for None."""
+        shown = zip(self.inputs, self.results, strict=True)
+        keys = [(result is None, not result, len(repr(given))) for given, result in shown]
+        return keys.index(min(keys))
+
+    def list_of_items(self) -> str:
+        """The expression of the list that the end is made of."""
+        if not self.condition and not self.map:
+            return f"list{self.through}" if self.through.startswith("(") else f"list({self.through})"
+        condition = f" if {self.condition}" if self.condition else ""
+        return f"[{self.value} for {self.source.item} in {self.through}{condition}]"
+
+    def through_list(self) -> list[str]:
+        """The body of the function: a list, and what is made of it."""
+        return [f"items = {self.list_of_items()}", *(line.replace("{k}", str(self.k)) for line in self.end.body)]
+
+    def through_loop(self) -> list[str]:
+        """The same in one loop, which not every end has."""
+        assert self.end.loop
+        first, step, result = self.end.loop
+        return [*first, *self.looped(step), f"return {result}"]
+
+    def looped(self, step: Sequence[str]) -> list[str]:
+        """Lines for an {item}, in a loop over all that stay."""
+        lines = [f"for {self.source.item} in {self.through}:"]
+        if self.condition:
+            lines.append(f"    if {self.condition}:")
+        deep = "    " * (2 if self.condition else 1)
+        return [*lines, *(deep + line.replace("{item}", self.value) for line in step)]
+
+    def head(self) -> str:
+        """The line that defines the function."""
+        kind = (self.map.gives if self.map else None) or self.source.kind
+        return f"def {self.function}({self.argument}: {self.source.argument}) -> {self.end.gives.format(t=kind)}:"
+
+    def sentence(self) -> str:
+        """What the function does."""
+        items = _items(self.source, self.argument, self.filters, self.map)
+        return self.end.phrase.format(items=items, k=self.k, nth=_ORDINALS[self.k])
+
+
+@dataclass(frozen=True)
 class Exercise:
     """A function to write.
 
@@ -455,12 +529,30 @@ def compose(topic: str, difficulty: str, function: str, noun: str, rng: np.rando
         topic: a key of `TOPICS`. difficulty: one of `DIFFICULTIES`. function: its name. noun: a name for its argument.
         rng: everything else.
     """
+    parts = compose_parts(topic, difficulty, function, noun, rng)
+    lines = parts.through_loop() if parts.end.loop and rng.random() < 0.5 else parts.through_list()
+    sentence, example = parts.sentence(), parts.example
+    docstring = [
+        *textwrap.wrap(sentence, 88), "", f">>> {function}({parts.inputs[example]!r})", repr(parts.results[example])
+    ]  # fmt: skip
+    body = textwrap.indent("\n".join(['"""' + docstring[0], *docstring[1:], '"""', *lines]), "    ", lambda _: True)
+    body = "\n".join(line.rstrip() for line in body.splitlines())
+    preface = "import math\n\n\n" if "math." in body else ""
+    tests = [
+        f"assert {function}({given!r}) {'is' if result is None or isinstance(result, bool) else '=='} {result!r}"
+        for given, result in zip(parts.inputs, parts.results, strict=True)
+    ]
+    return Exercise(sentence, f"{preface}{parts.head()}\n{body}\n", tests)
+
+
+def compose_parts(topic: str, difficulty: str, function: str, noun: str, rng: np.random.Generator) -> Parts:
+    """What `compose` makes an exercise of."""
     while True:
-        if exercise := _attempt(TOPICS[topic], DIFFICULTIES.index(difficulty), function, noun, rng):
-            return exercise
+        if parts := _attempt(TOPICS[topic], DIFFICULTIES.index(difficulty), function, noun, rng):
+            return parts
 
 
-def _attempt(topic: Topic, steps: int, function: str, noun: str, rng: np.random.Generator) -> Exercise | None:
+def _attempt(topic: Topic, steps: int, function: str, noun: str, rng: np.random.Generator) -> Parts | None:
     """One draw; None if its blocks do not fit each other or its values cannot tell right from wrong."""
     source_name = _pick(topic.sources or tuple(SOURCES), rng)
     source = SOURCES[source_name]
@@ -482,32 +574,24 @@ def _attempt(topic: Topic, steps: int, function: str, noun: str, rng: np.random.
         return None
 
     argument = source.name or noun
-    condition = " and ".join(_wrap(FILTERS[name].code, len(filters)) for name in filters)
-    condition, value = (text.format(x=source.item, k=k) for text in (condition, mapped.code if mapped else source.item))
     through = source.through.format(a=argument)
-    reference = eval(f"lambda {argument}: [{value} for {source.item} in {through} {condition and 'if ' + condition}]")
-    keeps = eval(f"lambda {source.item}: {condition or True}")
-
-    inputs = _inputs(source_name, keeps, rng)
+    parts = Parts(
+        function, argument, source, through, tuple(_filled(FILTERS[name], source, k) for name in filters),
+        _filled(mapped, source, k) if mapped else None, end, k, [], [],
+    )  # fmt: skip
+    condition = parts.condition
+    reference = eval(
+        f"lambda {argument}: [{parts.value} for {source.item} in {through} {condition and 'if ' + condition}]"
+    )
+    inputs = _inputs(source_name, eval(f"lambda {source.item}: {condition or True}"), rng)
     results = [end.reference(reference(given), k) for given in inputs]
     if len({repr(result) for result in results}) < 2 or all(result is None for result in results):
         return None
-    sentence = end.phrase.format(items=_items(source, argument, filters, mapped, k), k=k, nth=_ORDINALS[k])
-    lines = _body(end, source, through, condition, value, k, rng)
-    # A doctest prints nothing for None, so that its example is one of the others.
-    example = min(range(len(inputs)), key=lambda n: (results[n] is None, not results[n], len(repr(inputs[n]))))
-    docstring = [
-        *textwrap.wrap(sentence, 88), "", f">>> {function}({inputs[example]!r})", repr(results[example])
-    ]  # fmt: skip
-    head = f"def {function}({argument}: {source.argument}) -> {end.gives.format(t=kind)}:"
-    body = textwrap.indent("\n".join(['"""' + docstring[0], *docstring[1:], '"""', *lines]), "    ", lambda _: True)
-    body = "\n".join(line.rstrip() for line in body.splitlines())
-    preface = "import math\n\n\n" if "math." in body else ""
-    tests = [
-        f"assert {function}({given!r}) {'is' if result is None or isinstance(result, bool) else '=='} {result!r}"
-        for given, result in zip(inputs, results, strict=True)
-    ]
-    return Exercise(sentence, f"{preface}{head}\n{body}\n", tests)
+    return replace(parts, inputs=inputs, results=results)
+
+
+def _filled(block: Block, source: Source, k: int) -> Block:
+    return replace(block, phrase=block.phrase.format(k=k), code=block.code.format(x=source.item, k=k))
 
 
 def _pick(values: Sequence[Any], rng: np.random.Generator) -> Any:
@@ -559,30 +643,13 @@ def _end(name: str, kind: str, rng: np.random.Generator) -> End | None:
     )
 
 
-def _items(source: Source, argument: str, filters: list[str], mapped: Block | None, k: int) -> str:
+def _items(source: Source, argument: str, filters: Sequence[Block], mapped: Block | None) -> str:
     """The items in English."""
     phrase = source.phrase.format(a=argument)
     if filters:
-        phrase += " that " + " and ".join(FILTERS[name].phrase.format(k=k) for name in filters)
+        phrase += " that " + " and ".join(block.phrase for block in filters)
     phrase = f"{'those' if filters else 'the'} {phrase}"
-    return f"the {mapped.phrase.format(k=k)} of {phrase}".replace("  ", " ") if mapped else phrase
-
-
-def _body(
-    end: End, source: Source, through: str, condition: str, value: str, k: int, rng: np.random.Generator
-) -> list[str]:
-    """The lines of the solution: one loop if the end has one and chance says so, else a list and what is made of it."""
-    if end.loop and rng.random() < 0.5:
-        first, step, result = end.loop
-        lines = [*first, f"for {source.item} in {through}:"]
-        if condition:
-            lines.append(f"    if {condition}:")
-        deep = "    " * (2 if condition else 1)
-        return [*lines, *(deep + line.replace("{item}", value) for line in step), f"return {result}"]
-    made = f"[{value} for {source.item} in {through}{' if ' + condition if condition else ''}]"
-    if not condition and value == source.item:
-        made = f"list{through}" if through.startswith("(") else f"list({through})"
-    return [f"items = {made}", *(line.replace("{k}", str(k)) for line in end.body)]
+    return f"the {mapped.phrase} of {phrase}".replace("  ", " ") if mapped else phrase
 
 
 def _inputs(source_name: str, keeps: Callable[[Any], bool], rng: np.random.Generator) -> list[Any]:

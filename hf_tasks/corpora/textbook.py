@@ -2,7 +2,7 @@
 
 - Diversity comes from topic and audience, as there, and from style; the topics are published (topics.py), and so is the
   prompt. Its pattern is that of Cosmopedia: each audience with its own criteria, stock openings forbidden.
-- Only servers write these: no writer without a model does. A weak model is held to the same checks.
+- Only servers write these; a program writes `worked_examples`. A weak model is held to the same checks.
 - A title that stands there all the same is cut off; a stock opening is refused.
 - Every block of Python must parse. It is not run: a section may show a program that fails, on purpose.
 """
@@ -10,12 +10,12 @@
 import doctest
 import re
 from collections.abc import Sequence
+from typing import ClassVar
 
 from hf_tasks.corpora.answers import check_phrases, check_repetition, parse_python
 from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Request, Row
 from hf_tasks.corpora.topics import programming_topics
 
-MIN_WORDS = 120
 FORBIDDEN_OPENINGS = (
     "In this chapter", "In this section", "In this lesson", "In this article", "In this tutorial", "In today's",
     "In the world of", "Welcome to", "Have you ever", "Imagine ", "Let's dive", "Are you ready", "Sure", "Certainly",
@@ -61,6 +61,7 @@ class Textbook(Corpus):
     """
 
     name = "textbook"
+    min_words: ClassVar = 120  # of prose
 
     @property
     def axes(self) -> dict[str, Sequence[str]]:
@@ -88,7 +89,7 @@ class Textbook(Corpus):
             raise Rejected("no_code", body[:40])
         for block in code:
             check_syntax(block)
-        if (count := len(prose.split())) < MIN_WORDS:
+        if (count := len(prose.split())) < self.min_words:
             raise Rejected("too_short", f"{count} words of prose")
         check_repetition(prose)
         # Behind a list or a formula there may be no full stop; behind a word there must be one.

@@ -4,7 +4,8 @@
 - Stories are those that held-out instructions with words ask for: only then can a model know the words. The true
   stories are measured in the same way (`references`), for their grammar is not faultless by this count either.
 - Programs run in the sandbox. Exercises are held out by what was asked for, and templates repeat: so pass@1 is given
-  also for those with and without a close match among the exercises of the training split (phi-1, section 5).
+  also for those with and without a close match in what any model of the recipe trains on, exercises and worked
+  examples (phi-1, section 5).
 - Completions of one beginning are alike, so intervals are from a bootstrap of beginnings; of programs, one for each
   problem, they are Wilson's.
 """
@@ -19,14 +20,15 @@ import torch
 from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_tasks.corpora.code_exercises import beginning, function_alone, program
-from hf_tasks.corpora.decontaminate import decontaminate
+from hf_tasks.corpora.code_exercises import CodeExercises, beginning, function_alone, program
+from hf_tasks.corpora.decontaminate import decontaminate, programs_of
 from hf_tasks.corpora.diversity import NGRAM, repeated_ngrams, words
 from hf_tasks.corpora.job import PARAMETER
 from hf_tasks.corpora.judge import mean_by_cluster
 from hf_tasks.corpora.offline_grades import words_present
 from hf_tasks.corpora.readability import grammar_errors
 from hf_tasks.corpora.words import PARTS_OF_SPEECH
+from hf_tasks.corpora.worked_examples import WorkedExamples
 from hf_tasks.evaluate import COMPLETIONS
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
@@ -162,7 +164,8 @@ def _exercise_cells(
         for row, several in zip(rows, found, strict=True)
     ]
     passed = score(candidates, [row["tests"] for row in rows])["passed"]
-    training = source_rows(recipe, wanted.source, "train", output)
+    read = dict.fromkeys((wanted.source, *(name for model in recipe.models for name in recipe.section(model).data)))
+    training = [one for name in read for one in _programs(recipe, name, output)]
     problems = [{**row, "task_id": str(place)} for place, row in enumerate(rows)]
     close = {*decontaminate(training, problems)[1]["with_match"]}
     cases = {None: [*range(len(rows))]}
@@ -178,6 +181,14 @@ def _exercise_cells(
                 values = np.array([pass_at_k(wanted.samples, passed[n], k) for n in places])
                 cells += _mean(f"pass@{k}", place, values, places)
     return cells
+
+
+def _programs(recipe: TextRecipe, name: str, output: Path) -> list[Mapping[str, Any]]:
+    """The programs among the training texts of a source: exercises, or sections with their blocks."""
+    source = recipe.sources[name]
+    if source.corpus is not None and source.corpus not in (CodeExercises.name, WorkedExamples.name):
+        return []  # no table of programs
+    return [program for row in source_rows(recipe, name, "train", output) for program in programs_of(row)]
 
 
 # Both.

@@ -1,0 +1,92 @@
+"""Worked examples of the grammar: whatever a section says of its programs is true of them when they run."""
+
+import asyncio
+import contextlib
+import io
+import re
+
+import pytest
+
+from hf_tasks.corpora.base import Row
+from hf_tasks.corpora.worked_examples import BUG, COMPARISON, DIALOGUE, WORKED, WorkedExamples, WorkedExampleWriter
+
+CORPUS, WRITER = WorkedExamples(), WorkedExampleWriter()
+ROWS = 240
+
+
+def written(index: int, seed: int = 0) -> Row:
+    """A row as the grammar writes it; raises Rejected where it would not be kept."""
+    parameters = CORPUS.parameters(index, seed)
+    request = CORPUS.request(index, parameters)
+    return parameters | CORPUS.read(request, asyncio.run(WRITER.write(request, 0)).text)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return [written(index) for index in range(ROWS)]
+
+
+def printed(program: str) -> str:
+    """What a program prints when it runs."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(program, {})
+    return output.getvalue().rstrip("\n")
+
+
+def test_every_section_says_what_its_programs_print(rows: list[Row]) -> None:
+    said_of = {
+        WORKED: r"prints (?:`(.*?)`|an empty line)\.",
+        DIALOGUE: r"prints (?:`(.*?)`|an empty line)\.",
+        COMPARISON: r"Both print `(.*?)`\.",
+        BUG: r"Now it prints `(.*?)`\.",
+    }
+    for row in rows:
+        found = re.search(said_of[row["style"]], row["body"])
+        assert found, row["body"]
+        right = row["code"][-1] if row["style"] == BUG else row["code"][0]
+        assert printed(right) == (found[1] or "").rstrip("\n")
+
+
+def test_both_solutions_of_a_comparison_print_the_same(rows: list[Row]) -> None:
+    compared = [row for row in rows if row["style"] == COMPARISON]
+    assert len(compared) == ROWS // 4
+    for row in compared:
+        first, second = row["code"]
+        assert first != second
+        assert printed(first) == printed(second)
+
+
+def test_the_program_with_a_bug_is_wrong_and_says_what_it_prints(rows: list[Row]) -> None:
+    for row in rows:
+        if row["style"] == BUG:
+            wrong, right = row["code"]
+            assert printed(wrong) != printed(right)
+            said = re.search(r"prints (?:`(.*?)`|an empty line)\. But that is wrong", row["body"])
+            assert said
+            assert printed(wrong) == (said[1] or "")
+
+
+def test_the_other_calls_of_a_section_return_what_it_says(rows: list[Row]) -> None:
+    count = 0
+    for row in rows:
+        name = f"{row['verb']}_{row['noun']}"
+        space: dict[str, object] = {}
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(row["code"][-1], space)
+        for call, result in re.findall(rf"`({name}\([^`]*\))` is `([^`]*)`", row["body"]):
+            assert repr(eval(call, space)) == result
+            count += 1
+    assert count == 2 * ROWS
+
+
+def test_a_section_is_the_same_for_ever_and_seeds_differ() -> None:
+    assert written(7) == written(7)
+    assert written(7)["body"] != written(7, seed=1)["body"]
+
+
+def test_the_example_of_the_docstring_is_a_row_that_is_asked_for() -> None:
+    example = WorkedExamples.__doc__ or ""
+    row = {"topic": "summing numbers", "difficulty": "medium", "style": COMPARISON, "noun": "coins"}
+    for axis, value in row.items():
+        assert value in example
+        assert value in CORPUS.axes[axis]
