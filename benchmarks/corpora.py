@@ -1,24 +1,29 @@
 """Asking for corpora: requests kept in flight, bookkeeping a row, and the opening of a large cache.
 
     python -m benchmarks.corpora
+    python -m benchmarks.corpora --peer /tmp/peer/bin/python      # beside distilabel; corpora_peer.py says how
 
 - In flight: a server in a process of its own answers each request after 200 ms; 64 are asked at a time, by a job from
   first row to finished table. The ideal is measured beside it, in turns: 64 bare sockets that send ready-made bytes and
-  do not look at the answers. The ratio of the two rates is what a job loses.
+  do not look at the answers. The ratio of the two rates is what a job loses. distilabel first starts a process for each
+  step: what counts is how much longer all requests take it than half of them. Of ours the start is in.
 - Bookkeeping: the same job with a writer that answers at once. Every reply still goes to the disk first.
 - The best processor time of a few rounds counts for the bookkeeping and the cache, because other work on the machine
   only adds to it; rates are medians.
 - `benchmarks/corpora.json` keeps the last run with hardware and versions.
 """
 
+import argparse
 import asyncio
 import json
 import multiprocessing
 import os
 import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar
@@ -128,8 +133,21 @@ def ours(port: int) -> float:
     return REQUESTS / seconds
 
 
-def in_flight() -> dict[str, Any]:
-    """The two rates, in turns, and what one is of the other."""
+def peer(port: int, python: str) -> float:
+    """Requests a second of distilabel behind its start."""
+    seconds = {}
+    for requests in (REQUESTS // 2, REQUESTS):
+        command = [python, str(RESULT.with_name("corpora_peer.py")), str(port), str(requests)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        last = done.stdout.split()[-2:]
+        if done.returncode or last[:1] != ["seconds"]:
+            raise SystemExit(f"{command} failed: {done.stderr[-400:]}")
+        seconds[requests] = float(last[1])
+    return (REQUESTS - REQUESTS // 2) / (seconds[REQUESTS] - seconds[REQUESTS // 2])
+
+
+def in_flight(python: str | None) -> dict[str, Any]:
+    """The rates, in turns, and what ours is of the others. python: that has distilabel."""
     here, there = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     server.start()
@@ -138,15 +156,21 @@ def in_flight() -> dict[str, Any]:
     for _ in range(ROUNDS):
         rates["ideal"].append(ideal(port))
         rates["ours"].append(ours(port))
-        print(f"requests/s: ideal {rates['ideal'][-1]:.1f}, ours {rates['ours'][-1]:.1f}", flush=True)
+        if python:
+            rates.setdefault("distilabel", []).append(peer(port, python))
+        print("requests/s:", ", ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items()), flush=True)
     server.terminate()
     server.join()
-    ratio = statistics.median(mine / best for mine, best in zip(rates["ours"], rates["ideal"], strict=True))
+    ratios = {
+        name: round(statistics.median(mine / other for mine, other in zip(rates["ours"], values, strict=True)), 4)
+        for name, values in rates.items()
+        if name != "ours"
+    }
     return {
         "latency_seconds": LATENCY,
         "concurrency": CONCURRENCY,
         "requests_per_second": {name: round(statistics.median(values), 1) for name, values in rates.items()},
-        "ratio": round(ratio, 4),
+        "ratio_to": ratios,
     }
 
 
@@ -199,16 +223,23 @@ def opening() -> dict[str, Any]:
 
 
 def main() -> None:
-    parts: Sequence[Any] = (bookkeeping, opening, in_flight)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.corpora")
+    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has distilabel; see corpora_peer.py")
+    python = parser.parse_args().peer
+    parts: dict[str, Callable[[], Any]] = {
+        "bookkeeping": bookkeeping,
+        "opening": opening,
+        "in_flight": partial(in_flight, python),
+    }
     result: dict[str, Any] = {
-        "command": "python -m benchmarks.corpora",
+        "command": f"python -m benchmarks.corpora{' --peer PYTHON' if python else ''}",
         "hardware": hardware(),
         "load_average": round(os.getloadavg()[0], 1),
         "versions": versions("aiohttp", "pyarrow"),
     }
-    for part in parts:
-        result[part.__name__] = part()
-        print(part.__name__, json.dumps(result[part.__name__]), flush=True)
+    for name, part in parts.items():
+        result[name] = part()
+        print(name, json.dumps(result[name]), flush=True)
     write_text(RESULT, json.dumps(result, indent=2) + "\n")
     print(f"written to benchmarks/{RESULT.name}")
 

@@ -19,6 +19,7 @@ from hf_tasks.corpora.decontaminate import (
     humaneval,
     match_rate,
     node_types,
+    programs_of,
     read_benchmark,
 )
 from hf_tasks.errors import UserError
@@ -117,6 +118,17 @@ def test_a_copy_with_new_names_and_numbers_is_found_and_an_unrelated_function_is
     kept, report = decontaminate([UNRELATED], [PROBLEM])
     assert kept.all() and report["removed"] == 0 and report["without_match"] == ["Sum/0"]
     assert json.loads(json.dumps(report)) == report
+
+
+def test_a_program_in_a_section_is_found_whatever_it_is_called_on() -> None:
+    function = RENAMED["prompt"].partition('    """')[0] + RENAMED["solution"]
+    section = {"text": "Some prose.", "code": [f"{function}\n\nprint(add_up([1, 2, 3]))", "", "print(1)", ">>> 1 + 1"]}
+    assert programs_of(RENAMED) == [RENAMED]
+    texts = [one["text"] for one in programs_of(section)]
+    assert len(texts) == 4  # the empty block is none; what defines nothing, or is no program, stays as it is
+    assert (texts[0], *texts[2:]) == ("Some prose.", "print(1)", ">>> 1 + 1")
+    kept, _ = decontaminate(programs_of(section), [PROBLEM], tau=1.0)
+    assert kept.tolist() == [True, False, True, True]
 
 
 def test_thirteen_tokens_of_a_docstring_are_found_and_twelve_are_not() -> None:

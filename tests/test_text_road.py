@@ -5,9 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,14 +19,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_tasks.cards import render_model_card, render_recipe_card
 from hf_tasks.cli import main
 from hf_tasks.corpora.code_exercises import CodeExercises, ExerciseWriter, beginning, function_alone, program
+from hf_tasks.corpora.decontaminate import decontaminate
 from hf_tasks.corpora.job import generate as write_corpus
 from hf_tasks.errors import UserError
 from hf_tasks.publish import publish
 from hf_tasks.recipe import TEXT, load_recipe, read_recipe
 from hf_tasks.run import run_recipe, train_recipe
-from hf_tasks.text.evaluate import story_cells
+from hf_tasks.text.evaluate import exercise_prompts, story_cells, training_programs
 from hf_tasks.text.generate import Completion, sample
-from hf_tasks.text.recipe import TextRecipe
+from hf_tasks.text.recipe import Completions, Source, TextRecipe
 from hf_tasks.text.sources import FOLDER, recipe_tokenizer, source_rows, source_texts
 
 TINY = """
@@ -284,6 +288,21 @@ def test_programs_end_where_the_function_does() -> None:
         written = function_alone(start + "    y = 2 * x\n\n    return y\n\ndef g():\n    pass")
         assert program(prompt, written) == prompt + "    y = 2 * x\n\n    return y\n\n"
     assert program(prompt, function_alone("    return 2 * x")) == prompt + "    return 2 * x\n"
+
+
+def test_whoever_reads_an_exercise_in_a_section_has_a_close_match(
+    recipe: TextRecipe, output: Path, tmp_path: Path
+) -> None:
+    """A section of a held-out exercise is a close match, as an exercise would be."""
+    held_out = exercise_prompts(recipe, Completions(source="exercises", prompts=3), output)
+    sections = [{"split": "train", "text": "Prose.", "code": [row["prompt"] + row["solution"]]} for row in held_out]
+    path = tmp_path / "sections.parquet"
+    pq.write_table(pa.Table.from_pylist(sections), path)
+    with_books = replace(recipe, sources={**recipe.sources, "books": Source(dataset=str(path))})
+    assert not training_programs(recipe, "stories", output)
+    assert training_programs(recipe, "exercises", output) == source_rows(recipe, "exercises", "train", output)
+    close = {*decontaminate(training_programs(with_books, "books", output), held_out)[1]["with_match"]}
+    assert len(close) == 3
 
 
 def test_the_beginning_of_an_exercise_is_cut_where_tokens_are(recipe: TextRecipe, output: Path) -> None:

@@ -20,7 +20,7 @@ import torch
 from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_tasks.corpora.code_exercises import CodeExercises, beginning, function_alone, program
+from hf_tasks.corpora.code_exercises import beginning, function_alone, program
 from hf_tasks.corpora.decontaminate import decontaminate, programs_of
 from hf_tasks.corpora.diversity import NGRAM, repeated_ngrams, words
 from hf_tasks.corpora.job import PARAMETER
@@ -28,15 +28,14 @@ from hf_tasks.corpora.judge import mean_by_cluster
 from hf_tasks.corpora.offline_grades import words_present
 from hf_tasks.corpora.readability import grammar_errors
 from hf_tasks.corpora.words import PARTS_OF_SPEECH
-from hf_tasks.corpora.worked_examples import WorkedExamples
 from hf_tasks.evaluate import COMPLETIONS
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
 from hf_tasks.metrics.pass_at_k import pass_at_k, score
 from hf_tasks.text.data import encode_documents
 from hf_tasks.text.generate import Completion, sample
-from hf_tasks.text.recipe import Completions, TextRecipe
-from hf_tasks.text.sources import source_rows, source_texts
+from hf_tasks.text.recipe import PYTHON_FILES, Completions, TextRecipe
+from hf_tasks.text.sources import source_rows, source_table, source_texts
 
 CLOSE, NOT_CLOSE = "close match in training", "no close match"
 Cell = dict[str, Any]
@@ -165,7 +164,7 @@ def _exercise_cells(
     ]
     passed = score(candidates, [row["tests"] for row in rows])["passed"]
     read = dict.fromkeys((wanted.source, *(name for model in recipe.models for name in recipe.section(model).data)))
-    training = [one for name in read for one in _programs(recipe, name, output)]
+    training = [one for name in read for one in training_programs(recipe, name, output)]
     problems = [{**row, "task_id": str(place)} for place, row in enumerate(rows)]
     close = {*decontaminate(training, problems)[1]["with_match"]}
     cases = {None: [*range(len(rows))]}
@@ -183,12 +182,14 @@ def _exercise_cells(
     return cells
 
 
-def _programs(recipe: TextRecipe, name: str, output: Path) -> list[Mapping[str, Any]]:
-    """The programs among the training texts of a source: exercises, or sections with their blocks."""
-    source = recipe.sources[name]
-    if source.corpus is not None and source.corpus not in (CodeExercises.name, WorkedExamples.name):
-        return []  # no table of programs
-    return [program for row in source_rows(recipe, name, "train", output) for program in programs_of(row)]
+def training_programs(recipe: TextRecipe, name: str, output: Path) -> list[Mapping[str, Any]]:
+    """What `decontaminate` compares of a source's training texts: exercises, or sections and their blocks, if any."""
+    if recipe.sources[name].corpus == PYTHON_FILES:
+        return []  # no table of `hf-tasks corpus`
+    table = source_table(recipe, name, "train", output)
+    if not {"solution", "code"} & {*table.column_names}:
+        return []
+    return [program for row in table.to_list() for program in programs_of(row)]
 
 
 # Both.

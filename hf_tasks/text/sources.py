@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from accelerate import PartialState
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_tasks.corpora import GRAMMARS, get_corpus
@@ -40,13 +40,17 @@ def source_rows(recipe: TextRecipe, name: str, split: str, output: Path) -> list
     Raises:
         UserError: as `source_texts`.
     """
+    return source_table(recipe, name, split, output).to_list()
+
+
+def source_table(recipe: TextRecipe, name: str, split: str, output: Path) -> Dataset:
+    """The same, not yet read where it need not be."""
     source = recipe.sources[name]
-    if source.dataset is not None and not Path(source.dataset).exists():
-        return list(load_dataset(source.dataset, source.config, split=split))  # type: ignore[arg-type]
-    folder = Path(source.dataset) if source.dataset else _written(source, output / FOLDER / name)
-    if (folder / TABLE).is_file():
-        return pq.read_table(folder / TABLE, filters=[("split", "==", split)]).to_pylist()
-    return list(load_dataset(str(folder), source.config, split=split))  # type: ignore[arg-type]
+    place = Path(source.dataset) if source.dataset else _written(source, output / FOLDER / name)
+    file = place / TABLE if (place / TABLE).is_file() else place
+    if file.is_file():
+        return Dataset(pq.read_table(file, filters=[("split", "==", split)]))
+    return load_dataset(str(source.dataset), source.config, split=split)  # type: ignore[return-value]
 
 
 def recipe_tokenizer(recipe: TextRecipe, output: Path) -> PreTrainedTokenizerBase:
