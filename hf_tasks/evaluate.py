@@ -31,6 +31,7 @@ from hf_tasks.analysis.plots import draw_results
 from hf_tasks.analysis.shortcuts import accuracy_by_depth, learning_order
 from hf_tasks.cards import length_of
 from hf_tasks.files import write_text
+from hf_tasks.kv_cache import growing_cache
 from hf_tasks.metrics.functions import cell
 from hf_tasks.recipe import TEXT, TOKEN_CLASSIFICATION, Recipe
 from hf_tasks.tasks import Task
@@ -89,6 +90,7 @@ def complete(
             do_sample=False,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            past_key_values=growing_cache(model.config),
         )
         for row, tokens in zip(rows, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             if tokenizer.eos_token_id in tokens[: limits[row]]:

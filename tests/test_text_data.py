@@ -225,11 +225,13 @@ def test_what_cannot_be_packed_is_refused() -> None:
 # The contract: documents in a block are as if alone.
 
 LENGTHS = [[9, 5, 2, 1], [CONTEXT], [13, 11]]  # with padding, one document, two that fill the block
+SINGLE = [[9], [CONTEXT], [13]]  # one a block
 OURS = {
     "sequential+rotary": [("sequential", "rotary")],
     "sequential+alibi": [("sequential", "alibi", {"learnable": True})],
     "sequential+learned": [("sequential", "learned")],
     "sequential+t5": [("sequential", "t5")],
+    "sequential+clipped": [("sequential", "clipped", {"clip": 2})],
     "randomized+rotary": [("randomized", "rotary")],
     "read from tokens": [("segment", "learned"), ("clause", "match"), ("abacus", "rotary")],
     "content": [("sequential", "cope")],
@@ -264,9 +266,13 @@ def build(tiny_model: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def blocks() -> list[dict[str, Any]]:
+    return _blocks(LENGTHS)
+
+
+def _blocks(lengths: list[list[int]]) -> list[dict[str, Any]]:
     draws = np.random.default_rng(0)
-    ids = [[int(i) for i in draws.integers(0, 17, CONTEXT)] for _ in LENGTHS]
-    rows = [{"input_ids": row, "lengths": sizes} for row, sizes in zip(ids, LENGTHS, strict=True)]
+    ids = [[int(i) for i in draws.integers(0, 17, CONTEXT)] for _ in lengths]
+    rows = [{"input_ids": row, "lengths": sizes} for row, sizes in zip(ids, lengths, strict=True)]
     for row in rows:
         for end in np.cumsum(row["lengths"]):
             row["input_ids"][end - 1] = EOS
@@ -286,10 +292,13 @@ def _gradients(model: Any, loss: torch.Tensor) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, SINGLE], ids=["packed", "one a block"])
 @pytest.mark.parametrize(("name", "attention"), CASES)
-def test_packed_documents_are_as_if_alone(build: Any, blocks: list, name: str, attention: str) -> None:
-    model = build(name, attention)
-    packed = model(**PackedCollator(model)(blocks))
+def test_packed_documents_are_as_if_alone(build: Any, lengths: list, name: str, attention: str) -> None:
+    model, blocks = build(name, attention), _blocks(lengths)
+    batch = PackedCollator(model)(blocks)
+    assert (lengths is SINGLE) == (not {"attention_mask", "position_ids"} & {*batch})
+    packed = model(**batch)
     total, count = torch.zeros(()), 0
     for row, logits in zip(blocks, packed.logits, strict=True):
         for place, document in _documents(row):
