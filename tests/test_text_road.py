@@ -54,7 +54,7 @@ models:
     {stock: gpt_neo, num_layers: 1, attention_types: [[[local], 1]], hidden_size: 32, num_heads: 2, window_size: 16,
      max_position_embeddings: 1024}
   ours: {stock: null, data: [stories, exercises], hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2}
-  grown: {start_from: ours, added_layers: 1, trainer: {max_steps: 0}}
+  later: {start_from: ours, trainer: {max_steps: 0}}
 trainer:
   {max_steps: 4, per_device_train_batch_size: 4, save_steps: 2, learning_rate: 1e-3, use_cpu: true, disable_tqdm: true}
 evaluation:
@@ -104,7 +104,7 @@ def test_the_road_leaves_models_results_picture_and_cards(recipe: TextRecipe, ou
     truth = {one["metric"]: one["value"] for one in results["references"]}
     assert truth["words_present"] == truth["ended"] == 1  # the grammar keeps to what it is asked
     steps = {run["name"]: run["train_steps"] for run in results["runs"]}
-    assert steps == {"untrained": 0, "before": 4, "after": 2, "neo": 4, "ours": 4, "grown": 0}
+    assert steps == {"untrained": 0, "before": 4, "after": 2, "neo": 4, "ours": 4, "later": 0}
 
 
 def test_who_starts_from_another_has_moved_on_from_its_weights(output: Path) -> None:
@@ -117,20 +117,11 @@ def test_who_starts_from_another_has_moved_on_from_its_weights(output: Path) -> 
 
 
 def test_the_fields_of_who_starts_from_another_are_the_other_s(recipe_file: Path, recipe: TextRecipe) -> None:
-    assert recipe.model_fields("grown") == {**recipe.model_fields("ours"), "num_hidden_layers": 2}
+    assert recipe.model_fields("later") == recipe.model_fields("ours") and recipe.is_ours("later")
     # Not every architecture calls its layers num_hidden_layers.
     settings = ["models.after=null", "models.late.start_from=neo"]
     late = load_recipe(str(recipe_file), settings=settings)
     assert late.model_fields("late") == late.model_fields("neo") and not late.is_ours("late")
-
-
-def test_added_layers_add_nothing_at_first(output: Path) -> None:
-    ours, grown = (AutoModelForCausalLM.from_pretrained(output / f"{name}-seed0") for name in ("ours", "grown"))
-    assert [model.config.num_hidden_layers for model in (ours, grown)] == [1, 2]
-    ids = torch.arange(10, 50).view(2, 20)
-    assert torch.equal(ours(input_ids=ids).logits, grown(input_ids=ids).logits)
-    layer = grown.model.layers[1]
-    assert not layer.self_attn.o_proj.weight.any() and layer.self_attn.q_proj.weight.any()
 
 
 def test_loss_is_that_of_texts_read_one_by_one(recipe: TextRecipe, output: Path) -> None:
@@ -200,9 +191,6 @@ def test_killed_and_run_again_it_ends_the_same(recipe_file: Path, output: Path, 
         ("sources.stories={corpus: python_files, rows: null, words: 3}", "words is for stories that a grammar writes"),
         ("models.before.data=[story]", "unknown source in tiny.models.before.data 'story'"),
         ("models.before.data=[]", "data names no source"),
-        ("models.after.added_layers=1", r"added_layers is 1: give a positive number, to a model of ours"),
-        ("models.grown.added_layers=-1", "added_layers is -1: give a positive number"),
-        ("models.ours.added_layers=1", "added to another model: name it as start_from"),
         ("models.after.start_from=ours", "unknown earlier model in tiny.models.after.start_from 'ours'"),
         ("models.after.hidden_size=64", "starts from 'before', which has a shape: leave hidden_size out"),
         ("models.before.hidden=3", "^tiny.models.before: phi has no field 'hidden'"),

@@ -4,7 +4,6 @@
   tokenizer's.
 """
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +63,9 @@ def build_text_model(recipe: TextRecipe, name: str, seed: int, tokenizer: PreTra
     """
     section = recipe.section(name)
     if section.start_from is not None:
-        before = AutoModelForCausalLM.from_pretrained(
-            output / run_name(section.start_from, seed), dtype=torch.float32, trust_remote_code=False
-        )
-        return _grown(before, section.added_layers) if section.added_layers else before
+        folder = output / run_name(section.start_from, seed)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     config = build_text_config(recipe, name, tokenizer)
     if isinstance(config, PositionalConfig):
         return PositionalForCausalLM(config)
     return AutoModelForCausalLM.from_config(config)
-
-
-def _grown(before: Any, added: int) -> Any:
-    """A model with more layers behind those of another one, and its very outputs: what they add is zero at first."""
-    config, layers = copy.deepcopy(before.config), before.config.num_hidden_layers
-    config.num_hidden_layers += added
-    model: Any = PositionalForCausalLM(config)
-    model.load_state_dict(before.state_dict(), strict=False)
-    for layer in model.model.layers[layers:]:
-        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
-        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
-    return model

@@ -84,14 +84,12 @@ class TextSection:
         data: the sources it is trained on.
         stock: an architecture of transformers ("gpt_neo", "phi"), whose config's fields the section has; None: ours.
         start_from: an earlier model of the recipe, whose weights it starts from.
-        added_layers: so many more than that one has, of ours, behind the others; they add nothing at first.
         trainer: laid over the recipe's.
     """
 
     data: list[str]
     stock: str | None = None
     start_from: str | None = None
-    added_layers: int = 0
     trainer: dict[str, Any] = field(default_factory=dict)
 
 
@@ -127,10 +125,7 @@ class TextRecipe(Experiment):
         """The fields of a model's configuration; of one that starts from another, those of the other."""
         section = self.section(name)
         if section.start_from is not None:
-            theirs = self.model_fields(section.start_from)
-            if section.added_layers:
-                theirs["num_hidden_layers"] += section.added_layers
-            return theirs
+            return self.model_fields(section.start_from)
         return {key: value for key, value in self._whole(name).items() if key not in _SECTION_KEYS}
 
     def is_ours(self, name: str) -> bool:
@@ -200,11 +195,6 @@ def _check_model(recipe: TextRecipe, name: str, before: list[str]) -> None:
         own = [key for key in recipe.models[name] if key not in _SECTION_KEYS or key == "stock"]
         if own:
             raise UserError(f"{where} starts from {section.start_from!r}, which has a shape: leave {own[0]} out")
-        if section.added_layers < 0 or (section.added_layers and not _can_grow(recipe, section.start_from)):
-            raise UserError(
-                f"{where}.added_layers is {section.added_layers}: give a positive number, to a model of ours that does "
-                "not share its layers and whose num_hidden_layers the recipe names"
-            )
     else:
         from hf_tasks.text.model import build_text_config
 
@@ -212,14 +202,6 @@ def _check_model(recipe: TextRecipe, name: str, before: list[str]) -> None:
         window = getattr(config, "max_position_embeddings", None)
         if window is not None and window < recipe.context:
             raise UserError(f"{where}: max_position_embeddings {window} is below context {recipe.context}: raise it")
-        if section.added_layers:
-            raise UserError(f"{where}.added_layers are added to another model: name it as start_from")
-
-
-def _can_grow(recipe: TextRecipe, name: str) -> bool:
-    """Whether layers can be added to a model."""
-    own = recipe.model_fields(name)
-    return recipe.is_ours(name) and "num_hidden_layers" in own and not own.get("share_layers")
 
 
 def _check_evaluation(recipe: TextRecipe) -> None:
