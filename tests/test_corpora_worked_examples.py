@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import io
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -82,6 +85,28 @@ def test_the_other_calls_of_a_section_return_what_it_says(rows: list[Row]) -> No
 def test_a_section_is_the_same_for_ever_and_seeds_differ() -> None:
     assert written(7) == written(7)
     assert written(7)["body"] != written(7, seed=1)["body"]
+
+
+def test_what_programs_write_is_the_same_in_every_process() -> None:
+    """Sets of strings, for one, are shown in another order where PYTHONHASHSEED is another."""
+    program = """
+import asyncio, hashlib
+from hf_tasks.corpora import GRAMMARS, get_corpus
+digest = hashlib.sha256()
+for name, writer in GRAMMARS.items():
+    corpus = get_corpus(name)
+    for index in range(400):
+        request = corpus.request(index, corpus.parameters(index, 0))
+        digest.update(asyncio.run(writer().write(request, 0)).text.encode())
+print(digest.hexdigest())
+"""
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
 
 
 def test_the_example_of_the_docstring_is_a_row_that_is_asked_for() -> None:

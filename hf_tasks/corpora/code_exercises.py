@@ -73,7 +73,7 @@ class CodeExercises(Corpus):
         }
 
     def request(self, index: int, parameters: Parameters) -> Request:
-        name = _function_name(parameters)
+        name = function_name(parameters)
         task = (
             f"Write an exercise of elementary Python programming on the topic of {parameters['topic']}. "
             f"{_LEVELS[parameters['difficulty']]}.\n"
@@ -91,7 +91,7 @@ class CodeExercises(Corpus):
         Raises:
             Rejected: "no_code", "syntax", "wrong_name", "no_docstring", "trivial_body", "too_few_tests".
         """
-        name = _function_name(request.parameters)
+        name = function_name(request.parameters)
         source, tests = _sources(text)
         tree, test_tree = parse_python(source), parse_python(tests)
         function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name), None)
@@ -123,7 +123,7 @@ class ExerciseWriter:
     async def write(self, request: Request, attempt: int) -> Reply:
         asked = request.parameters
         rng = stream(hash_name(request.corpus, request.index, asked, attempt), 0, 0)
-        exercise = compose(asked["topic"], asked["difficulty"], _function_name(asked), asked["noun"], rng)
+        exercise = compose(asked["topic"], asked["difficulty"], function_name(asked), asked["noun"], rng)
         return Reply(json.dumps({"solution": exercise.solution, "tests": exercise.tests}), self.label)
 
 
@@ -178,7 +178,8 @@ def function_alone(completion: str) -> str:
     return re.split(r"\n(?=\S)", completion, maxsplit=1)[0] + "\n"
 
 
-def _function_name(parameters: Parameters) -> str:
+def function_name(parameters: Parameters) -> str:
+    """What the function of a row is to be called."""
     return f"{parameters['verb']}_{parameters['noun']}"
 
 

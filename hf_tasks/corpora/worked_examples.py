@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hf_tasks.corpora.base import Parameters, Reply, Request
-from hf_tasks.corpora.code_exercises import NOUNS, VERBS
+from hf_tasks.corpora.code_exercises import NOUNS, VERBS, function_name
 from hf_tasks.corpora.exercise_templates import DIFFICULTIES, TOPICS, Parts, compose_parts
 from hf_tasks.corpora.textbook import STYLES, Textbook
 from hf_tasks.tasks.hashing import hash_name, stream
@@ -47,7 +47,8 @@ class WorkedExamples(Textbook):
         style = parameters["style"]
         task = (
             f"Write one section of a textbook of Python programming, of 200 to 400 words, about {parameters['topic']}. "
-            f"It takes one function apart, which is called `{_name(parameters)}`. {_STEPS[parameters['difficulty']]}\n"
+            f"It takes one function apart, which is called `{function_name(parameters)}`. "
+            f"{_STEPS[parameters['difficulty']]}\n"
             f"Its form is {style}. {STYLES[style]}\n"
             "Prose and code take turns: at least one short Python program, in a block fenced by ```python and ```, "
             "that runs by itself on the standard library. The prose says what each expression is for, what it is "
@@ -77,7 +78,7 @@ def section(parameters: Parameters, rng: np.random.Generator) -> str:
     Args:
         parameters: of a row of `WorkedExamples`. rng: everything else.
     """
-    name, noun = _name(parameters), parameters["noun"]
+    name, noun = function_name(parameters), parameters["noun"]
     while True:
         example = _Example(compose_parts(parameters["topic"], parameters["difficulty"], name, noun, rng), rng)
         if paragraphs := _FORMS[parameters["style"]](example):
@@ -206,10 +207,10 @@ class _Example:
         names = ", ".join(line.split(" =")[0] for line in first)
         space: dict[str, Any] = {}
         exec("\n".join(first), space)
-        said = [f"`{names}` is `{eval(names, space)!r}` before the loop"]
+        said = [f"`{names}` is `{_shown(eval(names, space))}` before the loop"]
         for item, made in [*zip(self.kept, self.made, strict=True)][:5]:
             exec("\n".join(line.replace("{item}", "made") for line in step), space | {"made": made}, space)
-            said.append(f"`{eval(names, space)!r}` after {item!r}")
+            said.append(f"`{_shown(eval(names, space))}` after {item!r}")
         return ", ".join(said) + "."
 
     # Programs.
@@ -315,7 +316,7 @@ def _bug(example: _Example) -> list[str]:
 
 def _comparison(example: _Example) -> list[str]:
     parts = example.parts
-    states = f" {example.loop_states()[0].upper()}{example.loop_states()[1:]}" if parts.end.loop else ""
+    states = f" {example.loop_states()}" if parts.end.loop else ""
     other = "no list is needed" if parts.end.loop else "the list grows by `append`"
     return [
         f"{example.task()} There are two ways to write it.", " ".join(example.way()),
@@ -332,8 +333,11 @@ _FORMS: dict[str, Callable[[_Example], list[str]]] = {
 }  # fmt: skip
 
 
-def _name(parameters: Parameters) -> str:
-    return f"{parameters['verb']}_{parameters['noun']}"
+def _shown(value: Any) -> str:
+    """A value as Python shows it, a set in order: that of strings differs between processes."""
+    if isinstance(value, set) and value:
+        return f"{{{', '.join(map(repr, sorted(value)))}}}"
+    return repr(value)
 
 
 def _listed(values: Sequence[Any]) -> str:
@@ -344,7 +348,8 @@ def _listed(values: Sequence[Any]) -> str:
 
 def _source(parts: Parts, lines: Sequence[str]) -> str:
     body = textwrap.indent("\n".join(lines), "    ")
-    return f"{'import math' + chr(10) * 3 if 'math.' in body else ''}{parts.head()}\n{body}"
+    preface = "import math\n\n\n" if "math." in body else ""
+    return f"{preface}{parts.head()}\n{body}"
 
 
 def _returned(parts: Parts, lines: Sequence[str], given: Any) -> Any:
