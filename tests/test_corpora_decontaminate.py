@@ -127,6 +127,8 @@ def test_a_program_in_a_section_is_found_whatever_it_is_called_on() -> None:
     texts = [one["text"] for one in programs_of(section)]
     assert len(texts) == 4  # the empty block is none; what defines nothing, or is no program, stays as it is
     assert (texts[0], *texts[2:]) == ("Some prose.", "print(1)", ">>> 1 + 1")
+    deep = f"x = {'1+' * 900}1\n\nprint(x)"
+    assert programs_of({"text": "p", "code": deep}) == [{"text": "p"}, {"text": deep}]
     kept, _ = decontaminate(programs_of(section), [PROBLEM], tau=1.0)
     assert kept.tolist() == [True, False, True, True]
 

@@ -233,6 +233,7 @@ OURS = {
     "sequential+t5": [("sequential", "t5")],
     "sequential+clipped": [("sequential", "clipped", {"clip": 2})],
     "randomized+rotary": [("randomized", "rotary")],
+    "randomized+learned": [("randomized", "learned", {"size": 64, "max_length": 64})],
     "read from tokens": [("segment", "learned"), ("clause", "match"), ("abacus", "rotary")],
     "content": [("sequential", "cope")],
 }

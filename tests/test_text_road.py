@@ -291,6 +291,12 @@ def test_whoever_reads_an_exercise_in_a_section_has_a_close_match(
     assert training_programs(recipe, "exercises", output) == source_rows(recipe, "exercises", "train", output)
     close = {*decontaminate(training_programs(with_books, "books", output), held_out)[1]["with_match"]}
     assert len(close) == 3
+    for row in sections:
+        del row["split"]
+    pq.write_table(pa.Table.from_pylist(sections), path)  # without the column all of it is for training
+    assert len(training_programs(with_books, "books", output)) == 2 * len(sections)
+    with pytest.raises(UserError, match="unknown split 'test'; known: train"):
+        source_rows(with_books, "books", "test", output)
 
 
 def test_the_beginning_of_an_exercise_is_cut_where_tokens_are(recipe: TextRecipe, output: Path) -> None:

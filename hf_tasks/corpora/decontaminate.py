@@ -107,9 +107,10 @@ def programs_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
     The text is searched for the words of docstrings, and each block has a syntax tree, without the calls at its end.
     """
-    if "code" not in row:
+    blocks = row.get("code")
+    if not blocks:
         return [row]
-    texts = (row["text"], *map(_definitions, row["code"]))
+    texts = (row["text"], *map(_definitions, [blocks] if isinstance(blocks, str) else blocks))
     return [{"text": text} for text in texts if text.strip()]
 
 
@@ -239,7 +240,10 @@ def _definitions(block: str) -> str:
     if tree is None:
         return block
     kept = [node for node in tree.body if not isinstance(node, ast.Expr)]
-    return ast.unparse(ast.Module(kept, [])) if 0 < len(kept) < len(tree.body) else block
+    try:
+        return ast.unparse(ast.Module(kept, [])) if 0 < len(kept) < len(tree.body) else block
+    except RecursionError:  # of deep nesting
+        return block
 
 
 def _source(row: Mapping[str, Any]) -> str:

@@ -96,8 +96,8 @@ class _Example:
     def __init__(self, parts: Parts, rng: np.random.Generator) -> None:
         self.parts, self._rng = parts, rng
         seen = [(given, result, *self._items(given)) for given, result in zip(parts.inputs, parts.results, strict=True)]
-        # Something stays, something goes, something is returned, and all of it fits in a sentence.
-        best = max(seen, key=lambda one: (len(one[2]) <= 9, bool(one[3]), one[3] != one[2], bool(one[1]), -len(one[2])))
+        # Something stays, all of it fits in a sentence, something goes, something is returned.
+        best = max(seen, key=lambda one: (bool(one[3]), len(one[2]) <= 9, one[3] != one[2], bool(one[1]), -len(one[2])))
         self.given, self.result, self.all, self.kept, self.made = best
 
     def one_of(self, *phrases: str) -> str:
@@ -179,14 +179,16 @@ class _Example:
         return f"{begin}, for `{parts.argument} = {self.given!r}`: {'; '.join(said)}. The result is `{self.result!r}`."
 
     def others(self) -> str:
-        """What the function returns for two other inputs, the last of them an edge."""
+        """What the function returns for two other inputs, if there are two; the last is the smallest that was drawn."""
         parts = self.parts
         shown = zip(parts.inputs, parts.results, strict=True)
         calls = [(given, result) for given, result in shown if given != self.given]
-        first, last = calls[int(self._rng.integers(len(calls) - 1))], calls[-1]
-        said = [f"`{parts.function}({given!r})` is `{result!r}`" for given, result in (first, last)]
+        chosen = [calls[int(self._rng.integers(len(calls) - 1))], calls[-1]] if len(calls) > 1 else calls
+        said = [f"`{parts.function}({given!r})` is `{result!r}`" for given, result in chosen]
+        if len(said) == 1:
+            return f"In the same way {said[0]}."
         return self.one_of(
-            f"In the same way {said[0]}. At the edge, {said[1]}.",
+            f"In the same way {said[0]}, and {said[1]}.",
             f"Try another: {said[0]}. And {said[1]}.",
             f"Two more calls: {said[0]}, and {said[1]}.",
         )
@@ -211,7 +213,7 @@ class _Example:
         for item, made in [*zip(self.kept, self.made, strict=True)][:5]:
             exec("\n".join(line.replace("{item}", "made") for line in step), space | {"made": made}, space)
             said.append(f"`{_shown(eval(names, space))}` after {item!r}")
-        return ", ".join(said) + "."
+        return ", ".join(said) + (", and so on." if len(self.kept) > 5 else ".")
 
     # Programs.
 
@@ -222,7 +224,7 @@ class _Example:
 
     def prints(self, result: Any) -> str:
         """What the program prints."""
-        said = f"`{result}`" if str(result).strip() else "an empty line"
+        said = _printed(result)
         return self.one_of(f"It prints {said}.", f"This prints {said}.", f"The program prints {said}.")
 
     def loop(self) -> list[str]:
@@ -310,7 +312,7 @@ def _bug(example: _Example) -> list[str]:
         f"{example.prints(result)} But that is wrong, and we can see it by hand. {example.steps()}",
         f"Where is the mistake? {' '.join(example.way())} Look at the program again. {why}",
         f"So this is the {example.one_of('right', 'corrected')} program:", example.program(parts.through_list()),
-        f"Now it prints `{example.result}`. {example.last_lines()} {example.others()}",
+        f"Now it prints {_printed(example.result)}. {example.last_lines()} {example.others()}",
     ]  # fmt: skip
 
 
@@ -322,7 +324,7 @@ def _comparison(example: _Example) -> list[str]:
         f"{example.task()} There are two ways to write it.", " ".join(example.way()),
         f"The first makes a list. {example.last_lines()}", example.program(parts.through_list()),
         f"The second is a loop, in which {other}:", example.program(example.loop()),
-        f"Both print `{example.result}`.{states} {example.steps()}",
+        f"Both print {_printed(example.result)}.{states} {example.steps()}",
         example.one_of("The first is shorter.", "The list is easier to read.", "The loop shows every step.")
         + f" {example.others()}",
     ]  # fmt: skip
@@ -331,6 +333,10 @@ def _comparison(example: _Example) -> list[str]:
 _FORMS: dict[str, Callable[[_Example], list[str]]] = {
     WORKED: _worked, DIALOGUE: _dialogue, BUG: _bug, COMPARISON: _comparison,
 }  # fmt: skip
+
+
+def _printed(result: Any) -> str:
+    return f"`{result}`" if str(result).strip() else "an empty line"
 
 
 def _shown(value: Any) -> str:

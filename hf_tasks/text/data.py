@@ -304,9 +304,14 @@ class PackedCollator:
         return torch.stack(torch.broadcast_tensors(*columns), dim=-1)[0]
 
     def _before_padding(self, document: torch.Tensor, context: int) -> torch.Tensor:
-        """The ids of a document, (S,) tokens, and behind them some that go on, (context, pairs): nobody sees those."""
+        """The ids of a document, (S,) tokens, and behind them some that nobody sees: (context, pairs).
+
+        They go on where biases are a function of the distance, so that ids which are places stay so, and else repeat
+        the last one, because no table may have more.
+        """
         ids = self._ids(document)
-        more = torch.arange(1, context - len(ids) + 1)[:, None]
+        goes_on = torch.tensor([pair.encoding.by_distance for pair in self.pairs])
+        more = torch.arange(1, context - len(ids) + 1)[:, None] * goes_on
         return torch.cat([ids, ids[-1:] + more])
 
     def _mask(self, owner: torch.Tensor) -> torch.Tensor:

@@ -187,7 +187,7 @@ def training_programs(recipe: TextRecipe, name: str, output: Path) -> list[Mappi
     if recipe.sources[name].corpus == PYTHON_FILES:
         return []  # no table of `hf-tasks corpus`
     table = source_table(recipe, name, "train", output)
-    if not {"solution", "code"} & {*table.column_names}:
+    if not any(wanted <= {*table.column_names} for wanted in ({"prompt", "solution"}, {"text", "code"})):
         return []
     return [program for row in table.to_list() for program in programs_of(row)]
 

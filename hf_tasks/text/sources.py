@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_tasks.corpora import GRAMMARS, get_corpus
 from hf_tasks.corpora.job import TABLE, generate
-from hf_tasks.errors import UserError
+from hf_tasks.errors import UserError, unknown_name
 from hf_tasks.text.data import read_texts, train_tokenizer
 from hf_tasks.text.recipe import PYTHON_FILES, Source, TextRecipe
 
@@ -49,7 +49,11 @@ def source_table(recipe: TextRecipe, name: str, split: str, output: Path) -> Dat
     place = Path(source.dataset) if source.dataset else _written(source, output / FOLDER / name)
     file = place / TABLE if (place / TABLE).is_file() else place
     if file.is_file():
-        return Dataset(pq.read_table(file, filters=[("split", "==", split)]))
+        if "split" in pq.read_schema(file).names:
+            return Dataset(pq.read_table(file, filters=[("split", "==", split)]))
+        if split != "train":
+            raise unknown_name("split", split, ["train"], f"in {str(file)!r}, which has no column of splits")
+        return Dataset(pq.read_table(file))
     return load_dataset(str(source.dataset), source.config, split=split)  # type: ignore[return-value]
 
 
