@@ -80,7 +80,7 @@ def train_recipe(recipe: Experiment, seeds: list[int], output: Path, jobs: int =
     from accelerate import PartialState
 
     from hf_tasks.jobs import side_by_side
-    from hf_tasks.train import check_it_fits, train
+    from hf_tasks.train import WORKSHOP, check_it_fits, train
 
     for seed in seeds:
         if not 0 <= seed < 2**32:
@@ -94,6 +94,9 @@ def train_recipe(recipe: Experiment, seeds: list[int], output: Path, jobs: int =
         side_by_side(recipe, seeds, output, jobs, measured)
     else:
         train(recipe, seeds, output)
+    workshop = output / WORKSHOP
+    if PartialState().is_main_process and workshop.is_dir() and not any(workshop.iterdir()):
+        workshop.rmdir()
 
 
 def evaluate_recipe(recipe: Experiment, output: Path) -> dict[str, Any]:

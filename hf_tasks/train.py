@@ -777,9 +777,7 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     write_text(whole / "training.json", json.dumps(facts, indent=1) + "\n")
     (whole / "training_args.bin").unlink(missing_ok=True)  # a pickle, with paths of this machine in it
     os.replace(whole, finished)
-    shutil.rmtree(workshop)
-    if not any(workshop.parent.iterdir()):
-        workshop.parent.rmdir()
+    shutil.rmtree(workshop)  # and not the folder around it, in which another process may be about to begin
     PartialState().wait_for_everyone()
 
 

@@ -14,7 +14,8 @@ import torch
 from hf_tasks.errors import UserError
 from hf_tasks.jobs import chains
 from hf_tasks.recipe import load_recipe, run_name
-from hf_tasks.run import run_recipe, train_recipe
+from hf_tasks.run import claim, run_recipe, train_recipe
+from hf_tasks.train import train_model
 
 RECIPE = """
 title: Side by side
@@ -65,6 +66,15 @@ def test_side_by_side_is_one_after_the_other(recipe_file: str, tmp_path: Path) -
         name = run_name(run["name"], run["seed"])
         ours, theirs = (tmp_path / where / name / "model.safetensors" for where in ("alone", "together"))
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_unfinished_runs_share_a_folder_that_none_of_them_takes_away(recipe_file: str, tmp_path: Path) -> None:
+    recipe, output = load_recipe(recipe_file), tmp_path / "out"
+    claim(recipe, output)
+    train_model(recipe, "first", 0, output)
+    assert list(output.glob(".training/*")) == [] and (output / ".training").is_dir()
+    train_recipe(recipe, [0], output, jobs=2)
+    assert not (output / ".training").exists()
 
 
 def test_a_mistake_in_a_process_is_one_line_here(recipe_file: str, tmp_path: Path) -> None:
