@@ -28,7 +28,7 @@ from hf_tasks.run import run_recipe, train_recipe
 from hf_tasks.text.evaluate import exercise_prompts, story_cells, training_programs
 from hf_tasks.text.generate import Completion, sample
 from hf_tasks.text.recipe import Completions, Source, TextRecipe
-from hf_tasks.text.sources import FOLDER, recipe_tokenizer, source_rows, source_texts
+from hf_tasks.text.sources import FOLDER, place_of, recipe_tokenizer, source_rows, source_texts
 
 TINY = """
 title: Tiny
@@ -287,14 +287,16 @@ def test_whoever_reads_an_exercise_in_a_section_has_a_close_match(
     path = tmp_path / "sections.parquet"
     pq.write_table(pa.Table.from_pylist(sections), path)
     with_books = replace(recipe, sources={**recipe.sources, "books": Source(dataset=str(path))})
-    assert not training_programs(recipe, "stories", output)
-    assert training_programs(recipe, "exercises", output) == source_rows(recipe, "exercises", "train", output)
-    close = {*decontaminate(training_programs(with_books, "books", output), held_out)[1]["with_match"]}
+    assert not training_programs(*place_of(recipe, "stories", output))
+    read = training_programs(*place_of(recipe, "exercises", output))
+    assert read == source_rows(recipe, "exercises", "train", output)
+    books = place_of(with_books, "books", output)
+    close = {*decontaminate(training_programs(*books), held_out)[1]["with_match"]}
     assert len(close) == 3
     for row in sections:
         del row["split"]
     pq.write_table(pa.Table.from_pylist(sections), path)  # without the column all of it is for training
-    assert len(training_programs(with_books, "books", output)) == 2 * len(sections)
+    assert len(training_programs(*books)) == 2 * len(sections)
     with pytest.raises(UserError, match="unknown split 'test'; known: train"):
         source_rows(with_books, "books", "test", output)
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -40,23 +40,13 @@ def read_texts(path_or_name: str, split: str, config: str | None = None, column:
     """The texts of one split, in order; blank ones are left out.
 
     Args:
-        path_or_name: a parquet file whose column `split` says what belongs where (without one, all of it is "train"); a
-            folder that `hf-tasks corpus` wrote; else a folder or a name that `datasets.load_dataset` reads.
-        split: its name.
-        config: of a dataset that has several.
+        path_or_name, split, config: as in `read_split`.
         column: that of the texts.
 
     Raises:
-        UserError: there is no such dataset, split or column; it holds no texts.
+        UserError: as `read_split`; there is no such column; it holds no texts.
     """
-    path = Path(path_or_name)
-    file = path / TABLE if (path / TABLE).is_file() else path
-    if file.is_file():
-        if config is not None:
-            raise UserError(f"config {config!r} of {str(file)!r}: a parquet file has none, leave it out")
-        texts = _read_parquet(file, split, column)
-    else:
-        texts = _load(path_or_name, split, config, column)
+    texts = read_split(path_or_name, split, config, column)[column][:]
     if not all(isinstance(text, str | None) for text in texts):
         raise UserError(f"column {column!r} of {path_or_name!r} holds no text; name another column")
     kept = [text for text in texts if text and not text.isspace()]
@@ -65,30 +55,49 @@ def read_texts(path_or_name: str, split: str, config: str | None = None, column:
     return kept
 
 
-def _read_parquet(file: Path, split: str, column: str) -> list[Any]:
+def read_split(path_or_name: str, split: str, config: str | None = None, column: str | None = None) -> Dataset:
+    """The rows of one split, in order.
+
+    Args:
+        path_or_name: a parquet file whose column `split` says what belongs where (without one, all of it is "train"); a
+            folder that `hf-tasks corpus` wrote; else a folder or a name that `datasets.load_dataset` reads.
+        split: its name.
+        config: of a dataset that has several.
+        column: the only one that is wanted.
+
+    Raises:
+        UserError: there is no such dataset, split or column.
+    """
+    path = Path(path_or_name)
+    file = path / TABLE if (path / TABLE).is_file() else path
+    if file.is_file():
+        if config is not None:
+            raise UserError(f"config {config!r} of {str(file)!r}: a parquet file has none, leave it out")
+        return _read_parquet(file, split, column)
     try:
-        names = pq.read_schema(file).names
-        if column not in names:
-            raise unknown_name("column", column, names, f"in {str(file)!r}")
-        table = pq.read_table(file, columns=list({column, "split"} & {*names}))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{str(file)!r} is no parquet file that can be read: {_one_line(error)}") from error
-    splits = np.array(table["split"].to_pylist() if "split" in names else ["train"] * len(table), dtype=object)
-    if not (chosen := splits == split).any():
-        raise unknown_name("split", split, {str(name) for name in splits}, f"in {str(file)!r}")
-    return table[column].filter(pa.array(chosen)).to_pylist()
-
-
-def _load(path_or_name: str, split: str, config: str | None, column: str) -> list[Any]:
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(path_or_name, config, split=split)
+        rows: Any = load_dataset(path_or_name, config, split=split)
     except (ValueError, OSError, RuntimeError) as error:  # unknown config or split; not there; an old loading script
         raise UserError(f"split {split!r} of {path_or_name!r} cannot be loaded: {_one_line(error)}") from error
+    if column is None:
+        return rows
     if column not in rows.column_names:
         raise unknown_name("column", column, rows.column_names, f"in {path_or_name!r}")
-    return rows[column][:]
+    return rows.select_columns([column])
+
+
+def _read_parquet(file: Path, split: str, column: str | None) -> Dataset:
+    try:
+        names = pq.read_schema(file).names
+        if column is not None and column not in names:
+            raise unknown_name("column", column, names, f"in {str(file)!r}")
+        chosen = [("split", "==", split)] if "split" in names else None
+        table = pq.read_table(file, columns=None if column is None else [column], filters=chosen)
+        if len(table) and (chosen or split == "train"):
+            return Dataset(table)
+        splits = pq.read_table(file, columns=["split"])["split"].unique().to_pylist() if chosen else ["train"]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{str(file)!r} is no parquet file that can be read: {_one_line(error)}") from error
+    raise unknown_name("split", split, {str(name) for name in splits}, f"in {str(file)!r}")
 
 
 def _one_line(error: Exception) -> str:

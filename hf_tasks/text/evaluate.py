@@ -12,6 +12,7 @@
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from hf_tasks.metrics.functions import cell
 from hf_tasks.metrics.pass_at_k import pass_at_k, score
 from hf_tasks.text.data import encode_documents
 from hf_tasks.text.generate import Completion, sample
-from hf_tasks.text.recipe import PYTHON_FILES, Completions, TextRecipe
-from hf_tasks.text.sources import source_rows, source_table, source_texts
+from hf_tasks.text.recipe import PYTHON_FILES, Completions, Source, TextRecipe
+from hf_tasks.text.sources import Place, place_of, source_rows, source_table, source_texts, training_sources
 
 CLOSE, NOT_CLOSE = "close match in training", "no close match"
 Cell = dict[str, Any]
@@ -163,13 +164,10 @@ def _exercise_cells(
         for row, several in zip(rows, found, strict=True)
     ]
     passed = score(candidates, [row["tests"] for row in rows])["passed"]
-    read = dict.fromkeys((wanted.source, *(name for model in recipe.models for name in recipe.section(model).data)))
-    training = [one for name in read for one in training_programs(recipe, name, output)]
-    problems = [{**row, "task_id": str(place)} for place, row in enumerate(rows)]
-    close = {*decontaminate(training, problems)[1]["with_match"]}
+    read = tuple(place_of(recipe, name, output) for name in training_sources(recipe))
+    close = _close_matches(read, place_of(recipe, wanted.source, output), len(rows))
     cases = {None: [*range(len(rows))]}
-    cases |= {CLOSE: [n for n in cases[None] if str(n) in close]}
-    cases |= {NOT_CLOSE: [n for n in cases[None] if str(n) not in close]}
+    cases |= {CLOSE: [n for n in cases[None] if n in close], NOT_CLOSE: [n for n in cases[None] if n not in close]}
     cells = []
     for case, places in cases.items():
         place = {"text": wanted.source, **({"case": case} if case else {})}
@@ -182,11 +180,20 @@ def _exercise_cells(
     return cells
 
 
-def training_programs(recipe: TextRecipe, name: str, output: Path) -> list[Mapping[str, Any]]:
+@lru_cache(maxsize=1)  # the models of a recipe share it
+def _close_matches(read: tuple[Place, ...], asked: Place, prompts: int) -> frozenset[int]:
+    """Which of the first held-out exercises have a close match in what is read in training."""
+    training = [program for place in read for program in training_programs(*place)]
+    problems = source_table(*asked, "test").select(range(prompts)).to_list()
+    report = decontaminate(training, [{**row, "task_id": str(n)} for n, row in enumerate(problems)])[1]
+    return frozenset(int(n) for n in report["with_match"])
+
+
+def training_programs(source: Source, folder: Path) -> list[Mapping[str, Any]]:
     """What `decontaminate` compares of a source's training texts: exercises, or sections and their blocks, if any."""
-    if recipe.sources[name].corpus == PYTHON_FILES:
+    if source.corpus == PYTHON_FILES:
         return []  # no table of `hf-tasks corpus`
-    table = source_table(recipe, name, "train", output)
+    table = source_table(source, folder, "train")
     if not any(wanted <= {*table.column_names} for wanted in ({"prompt", "solution"}, {"text", "code"})):
         return []
     return [program for row in table.to_list() for program in programs_of(row)]

@@ -150,10 +150,8 @@ def check_text_recipe(recipe: TextRecipe) -> None:
     check_shared(recipe)
     for name, source in recipe.sources.items():
         _check_source(f"{recipe.name}.sources.{name}", source)
-    before: list[str] = []
     for name in recipe.models:
-        _check_model(recipe, name, before)
-        before.append(name)
+        _check_model(recipe, name)
     _check_evaluation(recipe)
     check_trainers(recipe)
 
@@ -182,7 +180,7 @@ def _check_source(where: str, source: Source) -> None:
         raise UserError(f"{where}.config is of a dataset: name one")
 
 
-def _check_model(recipe: TextRecipe, name: str, before: list[str]) -> None:
+def _check_model(recipe: TextRecipe, name: str) -> None:
     where, section = f"{recipe.name}.models.{name}", recipe.section(name)
     for source in section.data:
         if source not in recipe.sources:
@@ -190,8 +188,6 @@ def _check_model(recipe: TextRecipe, name: str, before: list[str]) -> None:
     if not section.data:
         raise UserError(f"{where}.data names no source; known: {', '.join(recipe.sources)}")
     if section.start_from is not None:
-        if section.start_from not in before:
-            raise unknown_name(f"earlier model in {where}.start_from", section.start_from, before)
         own = [key for key in recipe.models[name] if key not in _SECTION_KEYS or key == "stock"]
         if own:
             raise UserError(f"{where} starts from {section.start_from!r}, which has a shape: leave {own[0]} out")

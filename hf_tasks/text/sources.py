@@ -10,19 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from accelerate import PartialState
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from hf_tasks.corpora import GRAMMARS, get_corpus
 from hf_tasks.corpora.job import TABLE, generate
-from hf_tasks.errors import UserError, unknown_name
-from hf_tasks.text.data import read_texts, train_tokenizer
+from hf_tasks.errors import UserError
+from hf_tasks.text.data import read_split, read_texts, train_tokenizer
 from hf_tasks.text.recipe import PYTHON_FILES, Source, TextRecipe
 
 FOLDER = ".sources"
+Place = tuple[Source, Path]  # a source, and the folder of what is written of it
 Row = dict[str, Any]
+
+
+def place_of(recipe: TextRecipe, name: str, output: Path) -> Place:
+    """A source by its name, and its folder in that of the run."""
+    return recipe.sources[name], output / FOLDER / name
+
+
+def training_sources(recipe: TextRecipe) -> list[str]:
+    """What any model of the recipe reads, in the order in which it first does."""
+    return [*dict.fromkeys(source for model in recipe.models for source in recipe.section(model).data)]
 
 
 def source_texts(recipe: TextRecipe, names: list[str], split: str, output: Path) -> list[str]:
@@ -31,7 +41,7 @@ def source_texts(recipe: TextRecipe, names: list[str], split: str, output: Path)
     Raises:
         UserError: a source that cannot be read, or has no such texts.
     """
-    return [text for name in names for text in _texts(recipe.sources[name], output / FOLDER / name, split)]
+    return [text for name in names for text in _texts(*place_of(recipe, name, output), split)]
 
 
 def source_rows(recipe: TextRecipe, name: str, split: str, output: Path) -> list[Row]:
@@ -40,33 +50,23 @@ def source_rows(recipe: TextRecipe, name: str, split: str, output: Path) -> list
     Raises:
         UserError: as `source_texts`.
     """
-    return source_table(recipe, name, split, output).to_list()
+    return source_table(*place_of(recipe, name, output), split).to_list()
 
 
-def source_table(recipe: TextRecipe, name: str, split: str, output: Path) -> Dataset:
-    """The same, not yet read where it need not be."""
-    source = recipe.sources[name]
-    place = Path(source.dataset) if source.dataset else _written(source, output / FOLDER / name)
-    file = place / TABLE if (place / TABLE).is_file() else place
-    if file.is_file():
-        if "split" in pq.read_schema(file).names:
-            return Dataset(pq.read_table(file, filters=[("split", "==", split)]))
-        if split != "train":
-            raise unknown_name("split", split, ["train"], f"in {str(file)!r}, which has no column of splits")
-        return Dataset(pq.read_table(file))
-    return load_dataset(str(source.dataset), source.config, split=split)  # type: ignore[return-value]
+def source_table(source: Source, folder: Path, split: str) -> Dataset:
+    """The same of a place, not yet read where it need not be."""
+    return read_split(source.dataset or str(_written(source, folder)), split, source.config)
 
 
 def recipe_tokenizer(recipe: TextRecipe, output: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of all models, trained on what any of them reads."""
-    names = tuple(dict.fromkeys(source for model in recipe.models for source in recipe.section(model).data))
-    sources = tuple((recipe.sources[name], output / FOLDER / name) for name in names)
-    return _tokenizer(sources, recipe.vocab_size)
+    places = tuple(place_of(recipe, name, output) for name in training_sources(recipe))
+    return _tokenizer(places, recipe.vocab_size)
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(sources: tuple[tuple[Source, Path], ...], vocab_size: int) -> PreTrainedTokenizerBase:
-    return train_tokenizer((text for place in sources for text in _texts(*place, "train")), vocab_size)
+def _tokenizer(places: tuple[Place, ...], vocab_size: int) -> PreTrainedTokenizerBase:
+    return train_tokenizer((text for place in places for text in _texts(*place, "train")), vocab_size)
 
 
 @lru_cache(maxsize=8)
