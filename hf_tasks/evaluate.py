@@ -36,6 +36,7 @@ from hf_tasks.metrics.functions import cell
 from hf_tasks.recipe import TEXT, TOKEN_CLASSIFICATION, Recipe
 from hf_tasks.tasks import Task
 
+PREFILL = 512  # tokens of long prompts that are read at a time: scores of all pairs of 20,000 tokens would fill the memory
 COMPLETIONS = "completions.jsonl"  # of a model of texts, beside its weights
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
 
@@ -91,6 +92,7 @@ def complete(
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             past_key_values=growing_cache(model.config),
+            prefill_chunk_size=PREFILL if inputs["input_ids"].shape[1] > PREFILL else None,
         )
         for row, tokens in zip(rows, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             if tokenizer.eos_token_id in tokens[: limits[row]]:

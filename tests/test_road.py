@@ -362,6 +362,20 @@ def test_only_a_whole_right_answer_counts(recipe: Recipe, endless: bool) -> None
         assert found == ["510", None, "80", None, ""] and sum(counted) == 5 and len(counted) > 1
 
 
+def test_long_prompts_are_read_in_parts(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, tokenizer = PositionalForCausalLM(build_config(recipe, "ours")), build_tokenizer(recipe.get_task())
+    read, written, generate = [], [], model.generate
+    model.get_input_embeddings().register_forward_hook(lambda _, __, states: read.append(states.shape[1]))
+    monkeypatch.setattr(model, "generate", lambda **inputs: written.append(generate(**inputs)) or written[-1])
+    for prefill, parts in ((512, [13, 1]), (5, [5, 5, 3, 1])):  # of <bos> and 12 tokens
+        monkeypatch.setattr("hf_tasks.evaluate.PREFILL", prefill)
+        read.clear()
+        complete(model, tokenizer, ["12+03=", "001+100=", "98765+43210="], 6)
+        assert read[: len(parts)] == parts
+    assert torch.equal(*written)
+
+
 def test_questions_of_many_tasks_are_judged_as_of_each_alone(recipe: Recipe) -> None:
     model = Parrot(build_config(recipe, "ours"))
     tasks = [recipe.task_at(digits) for digits in (1, 3)]
