@@ -36,7 +36,7 @@ from hf_tasks.metrics.functions import cell
 from hf_tasks.recipe import TEXT, TOKEN_CLASSIFICATION, Recipe
 from hf_tasks.tasks import Task
 
-PREFILL = 512  # tokens of long prompts that are read at a time: scores of all pairs of 20,000 tokens would fill the memory
+PREFILL = 512  # tokens of a long prompt that are read at a time: scores of all pairs of 20,000 would fill the memory
 COMPLETIONS = "completions.jsonl"  # of a model of texts, beside its weights
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy")
 
