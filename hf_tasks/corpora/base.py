@@ -91,6 +91,24 @@ class Writer(Protocol):
         ...
 
 
+class TemplateWriter(ABC):
+    """A `Writer` that needs no model: the same request and attempt give the same answer."""
+
+    label = "grammar"
+
+    def __init__(self) -> None:
+        self.sampling: dict[str, Any] = {}
+
+    async def write(self, request: Request, attempt: int) -> Reply:
+        """Answer with what `compose` makes of the request's parameters."""
+        seed = hash_name(request.corpus, request.index, request.parameters, attempt)
+        return Reply(self.compose(request.parameters, stream(seed, 0, 0)), self.label)
+
+    @abstractmethod
+    def compose(self, parameters: Parameters, rng: np.random.Generator) -> str:
+        """The answer; `rng` decides whatever the parameters leave open."""
+
+
 class Corpus(ABC):
     """One corpus. A subclass states its axes and writes and reads one row."""
 

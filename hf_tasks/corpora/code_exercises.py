@@ -18,11 +18,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from hf_tasks.corpora import sandbox
 from hf_tasks.corpora.answers import object_schema, parse_python
-from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Reply, Request, Row
+from hf_tasks.corpora.base import Corpus, Parameters, Rejected, Request, Row, TemplateWriter
 from hf_tasks.corpora.exercise_templates import DIFFICULTIES, TOPICS, compose
-from hf_tasks.tasks.hashing import hash_name, stream
 
 VERBS = (
     "adjust", "analyze", "arrange", "assemble", "balance", "build", "calculate", "catalog", "choose", "collect",
@@ -112,19 +113,13 @@ class CodeExercises(Corpus):
         return row["prompt"] + row["solution"]
 
 
-class ExerciseWriter:
+class ExerciseWriter(TemplateWriter):
     """Answers the requests of `CodeExercises` with exercises composed of blocks; no model."""
 
-    label = "grammar"
-
-    def __init__(self) -> None:
-        self.sampling: dict[str, Any] = {}
-
-    async def write(self, request: Request, attempt: int) -> Reply:
-        asked = request.parameters
-        rng = stream(hash_name(request.corpus, request.index, asked, attempt), 0, 0)
-        exercise = compose(asked["topic"], asked["difficulty"], function_name(asked), asked["noun"], rng)
-        return Reply(json.dumps({"solution": exercise.solution, "tests": exercise.tests}), self.label)
+    def compose(self, parameters: Parameters, rng: np.random.Generator) -> str:
+        name, noun = function_name(parameters), parameters["noun"]
+        exercise = compose(parameters["topic"], parameters["difficulty"], name, noun, rng)
+        return json.dumps({"solution": exercise.solution, "tests": exercise.tests})
 
 
 def check(

@@ -3,7 +3,7 @@
 - These are the sections of `textbook` that a program can write as well: their topics are those of the exercises, so
   that a model can read how a thing is done before it does it, as phi-1 did (Gunasekar et al. 2023, section 2).
 - `WorkedExampleWriter` answers with no model: an exercise of `exercise_templates` is taken apart, block by block.
-  Whatever a section says of values was computed, and the program that it calls wrong is wrong on the input it names.
+  Whatever a section says of values was computed, and the list that it calls wrong is wrong for the input it names.
 """
 
 import textwrap
@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hf_tasks.corpora.base import Parameters, Reply, Request
+from hf_tasks.corpora.base import Parameters, Request, TemplateWriter
 from hf_tasks.corpora.code_exercises import NOUNS, VERBS, function_name
 from hf_tasks.corpora.exercise_templates import DIFFICULTIES, TOPICS, Parts, compose_parts
 from hf_tasks.corpora.textbook import STYLES, Textbook
-from hf_tasks.tasks.hashing import hash_name, stream
 
 WORKED, DIALOGUE, BUG, COMPARISON = (
     "worked examples", "a dialogue of teacher and student", "the account of a bug", "a comparison of two solutions",
@@ -59,30 +58,15 @@ class WorkedExamples(Textbook):
         return Request(self.name, index, parameters, [{"role": "user", "content": task}], max_tokens=1024)
 
 
-class WorkedExampleWriter:
+class WorkedExampleWriter(TemplateWriter):
     """Answers the requests of `WorkedExamples` with exercises taken apart; no model."""
 
-    label = "grammar"
-
-    def __init__(self) -> None:
-        self.sampling: dict[str, Any] = {}
-
-    async def write(self, request: Request, attempt: int) -> Reply:
-        rng = stream(hash_name(request.corpus, request.index, request.parameters, attempt), 0, 0)
-        return Reply(section(request.parameters, rng), self.label)
-
-
-def section(parameters: Parameters, rng: np.random.Generator) -> str:
-    """One section, in Markdown.
-
-    Args:
-        parameters: of a row of `WorkedExamples`. rng: everything else.
-    """
-    name, noun = function_name(parameters), parameters["noun"]
-    while True:
-        example = _Example(compose_parts(parameters["topic"], parameters["difficulty"], name, noun, rng), rng)
-        if paragraphs := _FORMS[parameters["style"]](example):
-            return "\n\n".join(paragraphs)
+    def compose(self, parameters: Parameters, rng: np.random.Generator) -> str:
+        name, noun = function_name(parameters), parameters["noun"]
+        while True:
+            example = _Example(compose_parts(parameters["topic"], parameters["difficulty"], name, noun, rng), rng)
+            if paragraphs := _FORMS[parameters["style"]](example):
+                return "\n\n".join(paragraphs)
 
 
 class _Example:
@@ -107,16 +91,17 @@ class _Example:
     # Sentences.
 
     def task(self) -> str:
-        """What the function is for."""
+        """What the function is for. Its name comes early, so that no two sections open alike."""
         parts, what = self.parts, self.what()
         article = "an" if parts.source.argument == "int" else "a"
         given = f"`{parts.argument}`, {article} `{parts.source.argument}`"
         want = "want to know" if what.startswith(("whether", "how")) else "want"
         return self.one_of(
-            f"Suppose that we are given {given}, and {want} {what}.",
-            f"The function `{parts.function}` takes {given}. It returns {what}.",
-            f"From {given}, the function `{parts.function}` is to find {what}.",
-            f"This is what we {want}: {what}. The argument is {given}.",
+            f"`{parts.function}` takes {given}, and returns {what}.",
+            f"Let `{parts.function}` be a function of {given}, that returns {what}.",
+            f"For `{parts.function}` we are given {given}, and {want} {what}.",
+            f"We write `{parts.function}`, which finds {what}; it is given {given}.",
+            f"What is `{parts.function}` to do? It is given {given}, and we {want} {what}.",
         )
 
     def what(self) -> str:
@@ -234,8 +219,8 @@ class _Example:
             return parts.through_loop()
         return ["items = []", *parts.looped(("items.append({item})",)), *parts.through_list()[1:]]
 
-    def wrong(self) -> tuple[str, list[str], Any] | None:
-        """A body with a mistake, what was forgotten, and what it returns for the example; None if no mistake shows."""
+    def wrong(self) -> tuple[str, str, Any] | None:
+        """A list with a mistake, what was forgotten, and what is returned for the example; None if no mistake shows."""
         parts = self.parts
         rest = parts.through_list()[1:]
         item, right = parts.source.item, parts.list_of_items()
@@ -253,13 +238,12 @@ class _Example:
             )
         mistakes.append(("The slice `[1:]` leaves out the first one, which counts as well.", f"{right}[1:]"))
         for why, made in mistakes:
-            lines = [f"items = {made}", *rest]
             try:
-                result = _returned(parts, lines, self.given)
+                result = _returned(parts, [f"items = {made}", *rest], self.given)
             except (TypeError, ValueError, IndexError):  # it fails instead: another story
                 continue
             if repr(result) != repr(self.result):
-                return why, lines, result
+                return why, made, result
         return None
 
     # Values.
@@ -308,11 +292,12 @@ def _bug(example: _Example) -> list[str]:
     why, wrong, result = found
     parts = example.parts
     return [
-        f"{example.task()} Somebody wrote this:", example.program(wrong),
-        f"{example.prints(result)} But that is wrong, and we can see it by hand. {example.steps()}",
-        f"Where is the mistake? {' '.join(example.way())} Look at the program again. {why}",
+        f"{example.task()} Somebody began with `items = {wrong}`, and for `{parts.argument} = {example.given!r}` "
+        f"{example.one_of('the result was', 'got', 'what came back was')} `{result!r}`.",
+        f"But that is wrong, and we can see it by hand. {example.steps()}",
+        f"Where is the mistake? {' '.join(example.way())} Look at the list again. {why}",
         f"So this is the {example.one_of('right', 'corrected')} program:", example.program(parts.through_list()),
-        f"Now it prints {_printed(example.result)}. {example.last_lines()} {example.others()}",
+        f"{example.prints(example.result)} {example.last_lines()} {example.others()}",
     ]  # fmt: skip
 
 
