@@ -1,7 +1,7 @@
 """Hints: what an algorithm knows between its steps, told to layers as well as the answer to the last.
 
 - The word is that of the CLRS benchmark (Velickovic et al. 2022, arXiv 2205.15659). "Why can't transformers learn
-  multiplication?" (arXiv 2510.00184) tells one layer the running sum of a product; here each loop is told a step.
+  multiplication?" (arXiv 2510.00184) tells one layer the running sum of a product; here layers are told one step each.
 - Nothing is written: hints are read off hidden states, by heads that are thrown away when training ends. The model that
   is left is like any other, and answers at once.
 - Layers that are applied again and again take as many steps of the algorithm in every loop. More loops than in training

@@ -337,8 +337,7 @@ def check_shared(recipe: Experiment) -> None:
     """Look at what every experiment has.
 
     Raises:
-        UserError: a model's name that is no folder, or starts from one that is not before it; an encoding that is none;
-            a count or factor of zero or less.
+        UserError: a model's name that is no folder, an encoding that is none, a count or factor of zero or less.
     """
     from hf_tasks.models import ENCODINGS
 
@@ -349,10 +348,6 @@ def check_shared(recipe: Experiment) -> None:
             raise UserError(f"{recipe.name}.models: {name!r} is no name for a folder; use letters, digits and . _ + -")
     if len({run_name(name, 0) for name in recipe.models}) < len(recipe.models):
         raise UserError(f"{recipe.name}.models: two names differ in + and _ alone: {', '.join(recipe.models)}")
-    names = list(recipe.models)
-    for place, name in enumerate(names):
-        if (before := recipe.section(name).start_from) is not None and before not in names[:place]:
-            raise unknown_name(f"earlier model in {recipe.name}.models.{name}.start_from", before, names[:place])
     if recipe.optimizer not in (None, MUON):
         raise unknown_name(f"optimizer in {recipe.name}", recipe.optimizer, [MUON], "others are set as trainer.optim")
     for encoding in recipe.encoding_lr_multiplier:
@@ -368,6 +363,19 @@ def check_shared(recipe: Experiment) -> None:
         **{f"models.{name}.trainer.{key}": recipe.section(name).trainer.get(key)
            for name in recipe.models for key in sizes},
     })  # fmt: skip
+
+
+def start_of(recipe: Experiment, name: str) -> str | None:
+    """The model whose weights another one starts from, if any.
+
+    Raises:
+        UserError: it does not stand before the other.
+    """
+    before, names = recipe.section(name).start_from, list(recipe.models)
+    earlier = names[: names.index(name)]
+    if before is not None and before not in earlier:
+        raise unknown_name(f"earlier model in {recipe.name}.models.{name}.start_from", before, earlier)
+    return before
 
 
 def check_positive(where: str, counts: Mapping[str, Any]) -> None:
@@ -468,14 +476,14 @@ def _check_hints(recipe: Recipe, name: str, per_hint: int) -> None:
 
 
 def _check_starts(recipe: Recipe) -> None:
-    """See that a model which starts from another one has its shape."""
+    """See that a model which starts from another one comes behind it, and has its shape."""
     import torch
 
     from hf_tasks.models import PositionalForCausalLM, PositionalForTokenClassification
 
     head = PositionalForCausalLM if recipe.head == CAUSAL_LM else PositionalForTokenClassification
     for name in recipe.models:
-        where, before = f"{recipe.name}.models.{name}", recipe.section(name).start_from
+        where, before = f"{recipe.name}.models.{name}", start_of(recipe, name)
         if before is None:
             continue
         for each in (before, name):

@@ -7,6 +7,7 @@
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,9 @@ def train_recipe(recipe: Experiment, seeds: list[int], output: Path, jobs: int =
         side_by_side(recipe, seeds, output, jobs, measured)
     else:
         train(recipe, seeds, output)
-    workshop = output / WORKSHOP
-    if PartialState().is_main_process and workshop.is_dir() and not any(workshop.iterdir()):
-        workshop.rmdir()
+    if PartialState().is_main_process:
+        with suppress(OSError):  # not empty: others are at work there
+            (output / WORKSHOP).rmdir()
 
 
 def evaluate_recipe(recipe: Experiment, output: Path) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from hf_tasks.corpora.diversity import alike_openings
 from hf_tasks.corpora.worked_examples import (
     BUG,
     COMPARISON,
-    DIALOGUE,
     WORKED,
     WorkedExamples,
     WorkedExampleWriter,
@@ -46,16 +45,13 @@ def printed(program: str) -> str:
 
 
 def test_every_section_says_what_its_programs_print(rows: list[Row]) -> None:
-    said_of = {
-        WORKED: r"prints (?:`(.*?)`|an empty line)\.",
-        DIALOGUE: r"prints (?:`(.*?)`|an empty line)\.",
-        COMPARISON: r"Both print (?:`(.*?)`|an empty line)\.",
-        BUG: r"prints (?:`(.*?)`|an empty line)\.",
-    }
+    blank = {"an empty line": "", "a line of nothing but spaces": " "}
     for row in rows:
-        found = re.search(said_of[row["style"]], row["body"])
+        found = re.search(r"(?:prints|Both print) (`.*?`|an empty line|a line of nothing but spaces)\.", row["body"])
         assert found, row["body"]
-        assert printed(row["code"][0]).strip() == (found[1] or "").strip()
+        for program in row["code"]:
+            shown = printed(program)
+            assert found[1] == f"`{shown}`" or blank[found[1]] == (shown and " ")
 
 
 def test_both_solutions_of_a_comparison_print_the_same(rows: list[Row]) -> None:
@@ -103,6 +99,17 @@ def test_the_other_calls_of_a_section_return_what_it_says(rows: list[Row]) -> No
 def test_sections_open_in_their_own_words(rows: list[Row]) -> None:
     share, commonest = alike_openings([row["body"] for row in rows])
     assert share < 0.02, commonest
+
+
+def test_what_is_said_of_loops_and_lists_is_so(rows: list[Row]) -> None:
+    for row in rows:
+        loop = re.search(r"`(for \w+ in [^`]*)`", row["body"])
+        assert not loop or any(loop[1] in program for program in row["code"])
+        for program in row["code"][1:]:  # of a comparison
+            assert ("no list is needed" in row["body"]) == ("[]\n" not in program)
+            assert "The first is shorter." not in row["body"] or len(row["code"][0]) < len(program)
+        calls = re.findall(r"(`\w+\(.*?\)`) is `", row["body"])
+        assert len(calls) == len(set(calls))
 
 
 def test_a_section_has_something_to_explain() -> None:

@@ -83,7 +83,7 @@ PRODUCTS = f"""{COMMON}
 task: multiplication
 parameters: {{digits: [1, 2], lengths: paired, reverse: all, pad: true}}
 data: {{size: 60}}
-model: {{hidden_size: 32, num_hidden_layers: 6, num_loops: 3, share_layers: true, num_attention_heads: 2}}
+model: {{hidden_size: 32, num_hidden_layers: 9, num_loops: 3, share_layers: true, num_attention_heads: 2}}
 models:
   hints: {{layers_per_hint: 1, positions: [{{ids: significance, encoding: clipped, clip: 2}}]}}
 evaluation: {{lengths: [2], size: 8}}

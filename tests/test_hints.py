@@ -22,11 +22,11 @@ summary: For the tests.
 task: multiplication
 parameters: {digits: [1, 2], lengths: balanced, pad: true, reverse: all}
 data: {size: 96}
-model: {hidden_size: 16, num_hidden_layers: 6, num_loops: 3, share_layers: true, num_attention_heads: 2}
+model: {hidden_size: 16, num_hidden_layers: 9, num_loops: 3, share_layers: true, num_attention_heads: 2}
 models:
   hints: {layers_per_hint: 1, positions: [{ids: sequential, encoding: clipped}]}
 trainer: {max_steps: 4, per_device_train_batch_size: 8, use_cpu: true, save_steps: 2}
-evaluation: {lengths: [2, 4], layers: {4: 10}, size: 8}
+evaluation: {lengths: [2, 4], layers: {4: 15}, size: 8}
 presets: {cpu: {}}
 """
 
@@ -49,31 +49,31 @@ def test_a_finished_model_has_no_heads_for_hints(recipe_file: str, tmp_path: Pat
         p.numel() for p in plain.parameters()
     )
     assert [one["slice"]["digits_a"] for one in results["runs"][0]["cells"]] == [2, 4]
-    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 6  # evaluation at 4 leaves no trace
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 9  # evaluation at 4 leaves no trace
 
 
 def test_loss_is_that_of_the_answer_and_of_every_hint(recipe_file: str) -> None:
     recipe = load_recipe(recipe_file)
     task, config = recipe.get_task("hints"), build_config(recipe, "hints")
     rows = [*training_data(task, 5, 0, None, True)]
-    collator = HintCollator(AnswerCollator(config.pad_token_id), task, 6)  # type: ignore[arg-type]
+    collator = HintCollator(AnswerCollator(config.pad_token_id), task, 9)  # type: ignore[arg-type]
     batch = collator(rows)
     torch.manual_seed(0)
     model: Any = PositionalForCausalLM(config).eval()
     add_hint_heads(model, task)
     labels = batch.pop("labels")
-    assert labels.shape == (*batch["input_ids"].shape, 1 + 7 * 6)
+    assert labels.shape == (*batch["input_ids"].shape, 1 + 8 * 9)
     outputs = model(**batch)
     args = training_arguments(recipe, "unused", 0)
     found = hint_loss(model, 1, args)(outputs, labels)
 
     expected = model(input_ids=batch["input_ids"], labels=labels[..., 0]).loss
-    hints = task.hints([row["prompt"] for row in rows], 6)
+    hints = task.hints([row["prompt"] for row in rows], 9)
     for name, values in hints.items():
         losses = []
         for row, step, place in zip(*(values != -100).nonzero(), strict=True):
             state = outputs.hidden_states[step + 1][row, place + 1]  # <bos> stands before the text
-            logits = model.hint_heads[name](state if step == 5 else model.base_model.norm(state))
+            logits = model.hint_heads[name](state if step == 8 else model.base_model.norm(state))
             losses.append(-logits.log_softmax(-1)[values[row, step, place]])
         expected = expected + torch.stack(losses).mean()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -86,10 +86,10 @@ def test_loss_is_that_of_the_answer_and_of_every_hint(recipe_file: str) -> None:
     ("settings", "says"),
     [
         (
-            ["model.num_hidden_layers=4", "model.num_loops=2"],
-            r"takes 6 steps, so num_hidden_layers .* at least 6, not 4",
+            ["model.num_hidden_layers=6", "model.num_loops=2"],
+            r"takes 9 steps, so num_hidden_layers .* at least 9, not 6",
         ),
-        (["models.hints.layers_per_hint=4"], r"layers_per_hint 4: .* a multiple of it, at least 24, not 6"),
+        (["models.hints.layers_per_hint=4"], r"layers_per_hint 4: .* a multiple of it, at least 36, not 9"),
         (["models.hints.layers_per_hint=0"], r"layers_per_hint 0: "),
         (["parameters.reverse=answer"], r"hints of multiplication need"),
         (["task=addition"], r"addition has no hints for head causal_lm; causal_lm has them on: multiplication"),

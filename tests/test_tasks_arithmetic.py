@@ -47,30 +47,33 @@ def test_states_of_horners_rule_are_products_so_far(first: int, second: int, mor
 
     width = max(len(str(first)), len(str(second)))
     operands = np.array([[int(digit) for digit in str(n).zfill(width)[::-1]] for n in (first, second)])
-    told = {name: one[0] for name, one in horner(operands[:1], operands[1:], 2 * (width + 1 + more)).items()}
+    told = {name: one[0] for name, one in horner(operands[:1], operands[1:], 3 * (width + 1 + more)).items()}
     at_hand = 0
     for loop in range(width + 1 + more):
-        even, odd = 2 * loop, 2 * loop + 1
-        assert number(told["ones"][even]) + 10 * number(told["tens"][even]) == at_hand * second
-        so_far = number(told["sum"][odd]) + 10 * number(told["carry"][odd])
+        products, added, shifted = 3 * loop, 3 * loop + 1, 3 * loop + 2
+        assert number(told["ones"][products]) + 10 * number(told["tens"][products]) == at_hand * second
+        assert (told["subtotal"][added] == told["total"][products] + told["tens"][products]).all()
+        so_far = number(told["sum"][shifted]) + 10 * number(told["carry"][shifted])
         assert so_far == int(str(first).zfill(width)[: min(loop, width)] or 0) * second
         if loop:
-            assert number(told["total"][even]) == number(told["sum"][odd - 2]) + 10 * number(told["carry"][odd - 2])
+            before = number(told["sum"][shifted - 3]) + 10 * number(told["carry"][shifted - 3])
+            assert number(told["total"][products]) == before
         next_digit = int(str(first).zfill(width)[loop]) if loop < width else 10
-        assert told["multiplier"][odd, -1] == next_digit
+        assert told["multiplier"][shifted, -1] == next_digit
         at_hand = next_digit % 10
-        assert np.flatnonzero(told["end"][odd]).tolist() == [width + min(loop, width)]
-    assert all((told[name][1::2] == -100).all() for name in ("ones", "tens", "total"))
-    assert all((told[name][::2] == -100).all() for name in ("sum", "carry", "multiplier", "end"))
+        assert np.flatnonzero(told["end"][shifted]).tolist() == [width + min(loop, width)]
+    steps = {"ones": 0, "tens": 0, "total": 0, "subtotal": 1, "sum": 2, "carry": 2, "multiplier": 2, "end": 2}
+    for name, step in steps.items():
+        assert [(row == -100).all() for row in told[name][:3]] == [other != step for other in range(3)]
 
 
 def test_hints_stand_where_they_can_be_known() -> None:
     task = get_task("multiplication", digits=(1, 3), pad=True, reverse="all")
-    assert task.hint_steps == 8
-    hints = task.hints(["263*730=", "5*7="], 8)
-    assert {name: one.shape for name, one in hints.items()} == dict.fromkeys(task.hint_classes, (2, 8, 14))
+    assert task.hint_steps == 12
+    hints = task.hints(["263*730=", "5*7="], 12)
+    assert {name: one.shape for name, one in hints.items()} == dict.fromkeys(task.hint_classes, (2, 12, 14))
     moved = [[10, 2, 6, 3], [10, 10, 2, 6], [10, 10, 10, 2], [10, 10, 10, 10]]
-    assert hints["multiplier"][0, 1::2, :4].tolist() == moved and "263*730="[3] == "*"
+    assert hints["multiplier"][0, 2::3, :4].tolist() == moved and "263*730="[3] == "*"
     told = {name: (one != -100).any(axis=1) for name, one in hints.items()}
     # The digit of the units is written behind "=", the highest one behind the digit before it.
     assert np.flatnonzero(told["sum"][0]).tolist() == [7, 8, 9, 10, 11, 12] and "263*730="[7] == "="

@@ -92,12 +92,17 @@ class Writer(Protocol):
 
 
 class TemplateWriter(ABC):
-    """A `Writer` that needs no model: the same request and attempt give the same answer."""
+    """A `Writer` that needs no model: the same request and attempt give the same answer.
+
+    Attributes:
+        version: of what it writes; to be raised when that changes, or caches of replies go on with the old.
+    """
 
     label = "grammar"
+    version: ClassVar[int] = 1
 
     def __init__(self) -> None:
-        self.sampling: dict[str, Any] = {}
+        self.sampling: dict[str, Any] = {"writer": self.label, "version": self.version}
 
     async def write(self, request: Request, attempt: int) -> Reply:
         """Answer with what `compose` makes of the request's parameters."""

@@ -61,6 +61,8 @@ class WorkedExamples(Textbook):
 class WorkedExampleWriter(TemplateWriter):
     """Answers the requests of `WorkedExamples` with exercises taken apart; no model."""
 
+    version: ClassVar = 2
+
     def compose(self, parameters: Parameters, rng: np.random.Generator) -> str:
         name, noun = function_name(parameters), parameters["noun"]
         while True:
@@ -91,7 +93,7 @@ class _Example:
     # Sentences.
 
     def task(self) -> str:
-        """What the function is for. Its name comes early, so that no two sections open alike."""
+        """What the function is for. Its name comes early, so that few sections open alike."""
         parts, what = self.parts, self.what()
         article = "an" if parts.source.argument == "int" else "a"
         given = f"`{parts.argument}`, {article} `{parts.source.argument}`"
@@ -100,7 +102,7 @@ class _Example:
             f"`{parts.function}` takes {given}, and returns {what}.",
             f"Let `{parts.function}` be a function of {given}, that returns {what}.",
             f"For `{parts.function}` we are given {given}, and {want} {what}.",
-            f"We write `{parts.function}`, which finds {what}; it is given {given}.",
+            f"We write `{parts.function}` for {given}. It finds {what}.",
             f"What is `{parts.function}` to do? It is given {given}, and we {want} {what}.",
         )
 
@@ -108,9 +110,11 @@ class _Example:
         """What the function returns."""
         return self.parts.sentence().removeprefix("Return ").removesuffix(".")
 
-    def way(self) -> list[str]:
-        """What each block is for, a paragraph each."""
+    def way(self, in_loop: bool = False) -> list[str]:
+        """What each block is for, a paragraph each; `in_loop`: a program that is shown has a loop."""
         parts, item = self.parts, self.parts.source.item
+        if not (in_loop or parts.filters or parts.map):
+            return [f"We need the {self.source()}, in a list: `{parts.list_of_items()}`."]
         said = [
             self.one_of(
                 f"We go through the {self.source()} one by one: `for {item} in {parts.through}`.",
@@ -146,11 +150,11 @@ class _Example:
         assert block
         pairs = dict(zip(map(repr, self.kept), map(repr, self.made), strict=True))
         values = " and ".join(f"{before} becomes {after}" for before, after in [*pairs.items()][:2])
-        phrase = block.phrase.strip().removesuffix(",")
+        made = block.phrase.strip()
         return self.one_of(
-            f"We want the {phrase}: in place of each `{item}` stands `{block.code}`, so that {values}.",
-            f"Of each `{item}` we need `{block.code}`, for it is the {phrase} that we are after: {values}.",
-            f"`{block.code}` makes the {phrase} of them; {values}.",
+            f"We want the {made.removesuffix(',')}: in place of each `{item}` stands `{block.code}`, so that {values}.",
+            f"Of each `{item}` we need `{block.code}`, for it is the {made} that we are after: {values}.",
+            f"`{block.code}` makes the {made} of them; {values}.",
         )
 
     def steps(self) -> str:
@@ -159,15 +163,15 @@ class _Example:
         if parts.filters:
             said.append(f"those that {' and '.join(b.phrase for b in parts.filters)} are {_listed(self.kept)}")
         if parts.map:
-            said.append(f"of these the {parts.map.phrase.strip().removesuffix(',')} are {_listed(self.made)}")
+            said.append(f"of these the {parts.map.phrase.strip()} are {_listed(self.made)}")
         begin = self.one_of("Step by step", "By hand", "Let us follow it", "In numbers")
         return f"{begin}, for `{parts.argument} = {self.given!r}`: {'; '.join(said)}. The result is `{self.result!r}`."
 
     def others(self) -> str:
-        """What the function returns for two other inputs, if there are two; the last is the smallest that was drawn."""
+        """What the function returns for two other inputs, if there are two."""
         parts = self.parts
-        shown = zip(parts.inputs, parts.results, strict=True)
-        calls = [(given, result) for given, result in shown if given != self.given]
+        shown = {repr(given): (given, result) for given, result in zip(parts.inputs, parts.results, strict=True)}
+        calls = [(given, result) for given, result in shown.values() if given != self.given]
         chosen = [calls[int(self._rng.integers(len(calls) - 1))], calls[-1]] if len(calls) > 1 else calls
         said = [f"`{parts.function}({given!r})` is `{result!r}`" for given, result in chosen]
         if len(said) == 1:
@@ -263,9 +267,10 @@ def _worked(example: _Example) -> list[str]:
     parts = example.parts
     in_loop = parts.end.loop is not None and example.one_of("list", "loop") == "loop"
     lines = parts.through_loop() if in_loop else parts.through_list()
+    way = " ".join(example.way(in_loop))
     behind = f"Followed through the loop: {example.loop_states()}" if in_loop else example.last_lines()
     return [
-        example.task(), " ".join(example.way()), example.program(lines),
+        example.task(), way, example.program(lines),
         f"{example.prints(example.result)} {behind}", f"{example.steps()} {example.others()}",
     ]  # fmt: skip
 
@@ -294,7 +299,7 @@ def _bug(example: _Example) -> list[str]:
     return [
         f"{example.task()} Somebody began with `items = {wrong}`, and for `{parts.argument} = {example.given!r}` "
         f"{example.one_of('the result was', 'got', 'what came back was')} `{result!r}`.",
-        f"But that is wrong, and we can see it by hand. {example.steps()}",
+        f"But that is wrong. {example.steps()}",
         f"Where is the mistake? {' '.join(example.way())} Look at the list again. {why}",
         f"So this is the {example.one_of('right', 'corrected')} program:", example.program(parts.through_list()),
         f"{example.prints(example.result)} {example.last_lines()} {example.others()}",
@@ -304,14 +309,17 @@ def _bug(example: _Example) -> list[str]:
 def _comparison(example: _Example) -> list[str]:
     parts = example.parts
     states = f" {example.loop_states()}" if parts.end.loop else ""
-    other = "no list is needed" if parts.end.loop else "the list grows by `append`"
+    with_list, with_loop = (example.program(lines) for lines in (parts.through_list(), example.loop()))
+    other = "the list grows step by step" if "[]\n" in with_loop else "no list is needed"
+    verdicts = ["The list is easier to read.", "The loop shows every step."]
+    if len(with_list) < len(with_loop):
+        verdicts.append("The first is shorter.")
     return [
-        f"{example.task()} There are two ways to write it.", " ".join(example.way()),
-        f"The first makes a list. {example.last_lines()}", example.program(parts.through_list()),
-        f"The second is a loop, in which {other}:", example.program(example.loop()),
+        f"{example.task()} There are two ways to write it.", " ".join(example.way(in_loop=True)),
+        f"The first makes a list. {example.last_lines()}", with_list,
+        f"The second is a loop, in which {other}:", with_loop,
         f"Both print {_printed(example.result)}.{states} {example.steps()}",
-        example.one_of("The first is shorter.", "The list is easier to read.", "The loop shows every step.")
-        + f" {example.others()}",
+        f"{example.one_of(*verdicts)} {example.others()}",
     ]  # fmt: skip
 
 
@@ -321,7 +329,9 @@ _FORMS: dict[str, Callable[[_Example], list[str]]] = {
 
 
 def _printed(result: Any) -> str:
-    return f"`{result}`" if str(result).strip() else "an empty line"
+    if str(result).strip():
+        return f"`{result}`"
+    return "a line of nothing but spaces" if str(result) else "an empty line"
 
 
 def _shown(value: Any) -> str:

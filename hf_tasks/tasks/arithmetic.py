@@ -422,7 +422,7 @@ class Multiplication(DigitsTask):
     name: ClassVar[str] = "multiplication"
     formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
     hint_classes: ClassVar[Mapping[str, int]] = {
-        "ones": 10, "tens": 9, "total": 12, "sum": 10, "carry": 3, "multiplier": 11, "end": 2
+        "ones": 10, "tens": 9, "total": 12, "subtotal": 20, "sum": 10, "carry": 3, "multiplier": 11, "end": 2
     }  # fmt: skip
 
     carry_heavy: float = 0.0
@@ -437,9 +437,9 @@ class Multiplication(DigitsTask):
 
     @property
     def hint_steps(self) -> int:
-        """Two a digit of the wider operand, behind two that fetch the first."""
+        """Three a digit of the wider operand, behind three that fetch the first."""
         self._check_hints()
-        return 2 * max(self.operand_places) + 2
+        return 3 * max(self.operand_places) + 3
 
     def _check_hints(self) -> None:
         if (self.format, self.reverse, self.pad) != ("plain", "all", True):
@@ -449,7 +449,7 @@ class Multiplication(DigitsTask):
             )
 
     def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
-        """Horner's rule, a digit of the first operand a step from the highest on; see `digits.horner`.
+        """Horner's rule, a digit of the first operand every three steps from the highest on; see `digits.horner`.
 
         `multiplier` stands at the first operand, whose digits move up to the operator, which has the one at hand; all
         others where the digit of their place is to be written next.

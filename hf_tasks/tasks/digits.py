@@ -113,45 +113,51 @@ def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def horner(first: np.ndarray, second: np.ndarray, steps: int) -> dict[str, np.ndarray]:
-    """first x second by Horner's rule with saved carries, one digit of `first` every two steps, the highest first.
+    """first x second by Horner's rule with saved carries, one digit of `first` every three steps, the highest first.
 
-    A number is two rows of digits, sums s and carries out of each place: the sum of s_k 10^k + out_k 10^(k + 1). Even
-    steps multiply each digit of `second` by the digit at hand, and bring carries up: total u_k = s_k + out_(k-1). Odd
-    ones take the number times ten and add: at place k, with ones o and tens t of the products,
+    A number is two rows of digits, sums s and carries out of each place: the sum of s_k 10^k + out_k 10^(k + 1). Of
+    three steps the first multiplies each digit of `second` by the digit at hand, which gives ones o and tens t, and
+    brings carries up: total u_k = s_k + out_(k-1). The second adds the tens: subtotal v_k = u_k + t_k. The third takes
+    that times ten and adds the ones: at place k,
 
-        u_(k-1) + t_(k-1) + o_k  <=  11 + 8 + 9,
+        v_(k-1) + o_k  <=  11 + 8 + 9,
 
     whose last digit is the new sum and whose first the new carry: none runs through the number. Where no digit is left,
-    they keep u_k. So every step is a small table, and looks one place down.
+    v_k stays in its place. So every step is a small table, and looks at most one place down.
 
     Args:
         first, second: (rows, W). steps: how many states to tell.
 
     Returns:
-        state after state. Of even steps `ones`, `tens` and `total`, of odd ones `sum` and `carry` (out of the place),
-        (rows, steps, 2 W) each; of odd ones also `multiplier` (rows, steps, W + 1): the digits of `first` as they move
-        up to where they are used, the last being the one at hand, 10 where there is none; and `end` (rows, steps,
-        2 W + 1): 1 at the place behind the number, which times ten moves from W to 2 W, else 0. -100 at other steps.
+        state after state. Of the first of three steps `ones`, `tens` and `total`, of the second `subtotal`, of the
+        third `sum` and `carry` (out of the place), (rows, steps, 2 W) each; of the third also `multiplier` (rows,
+        steps, W + 1): the digits of `first` as they move up to where they are used, the last being the one at hand, 10
+        where there is none; and `end` (rows, steps, 2 W + 1): 1 at the place behind the number, which times ten moves
+        from W to 2 W, else 0. -100 at other steps.
     """
     rows, places = first.shape
     waiting, padded = np.pad(first, [(0, 0), (0, 1)], constant_values=10), np.pad(second, [(0, 0), (0, places)])
     last = np.zeros((rows, 2 * places), dtype=np.int64)
     carry = last.copy()
-    told = {name: np.full((rows, steps, 2 * places), -100) for name in ("ones", "tens", "total", "sum", "carry")}
+    names = ("ones", "tens", "total", "subtotal", "sum", "carry")
+    told = {name: np.full((rows, steps, 2 * places), -100) for name in names}
     told["multiplier"], told["end"] = (np.full((rows, steps, width), -100) for width in (places + 1, 2 * places + 1))
-    for step in range(steps):
-        if step % 2 == 0:
-            digit = waiting[:, -1:]
-            tens, ones = np.divmod(digit % 10 * padded, 10)
-            total = last + _higher(carry)
-            state = {"ones": ones, "tens": tens, "total": total}
-        else:
-            carry, last = np.divmod(np.where(digit == 10, total, _higher(total + tens) + ones), 10)
-            waiting = np.pad(waiting, [(0, 0), (1, 0)], constant_values=10)[:, :-1]
-            end = np.arange(2 * places + 1) == places + min(step // 2, places)
-            state = {"sum": last, "carry": carry, "multiplier": waiting, "end": end}
-        for name, values in state.items():
-            told[name][:, step] = values
+    for loop in range(-(-steps // 3)):
+        digit = waiting[:, -1:]
+        tens, ones = np.divmod(digit % 10 * padded, 10)
+        total = last + _higher(carry)
+        subtotal = total + tens
+        carry, last = np.divmod(np.where(digit == 10, subtotal, _higher(subtotal) + ones), 10)
+        waiting = np.pad(waiting, [(0, 0), (1, 0)], constant_values=10)[:, :-1]
+        end = np.arange(2 * places + 1) == places + min(loop, places)
+        states = (
+            {"ones": ones, "tens": tens, "total": total},
+            {"subtotal": subtotal},
+            {"sum": last, "carry": carry, "multiplier": waiting, "end": end},
+        )
+        for step, state in enumerate(states[: steps - 3 * loop]):
+            for name, values in state.items():
+                told[name][:, 3 * loop + step] = values
     return told
 
 

@@ -90,14 +90,15 @@ def _read_parquet(file: Path, split: str, column: str | None) -> Dataset:
         names = pq.read_schema(file).names
         if column is not None and column not in names:
             raise unknown_name("column", column, names, f"in {str(file)!r}")
-        chosen = [("split", "==", split)] if "split" in names else None
-        table = pq.read_table(file, columns=None if column is None else [column], filters=chosen)
-        if len(table) and (chosen or split == "train"):
-            return Dataset(table)
-        splits = pq.read_table(file, columns=["split"])["split"].unique().to_pylist() if chosen else ["train"]
+        table = pq.read_table(file, columns=None if column is None else list({column, "split"} & {*names}))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{str(file)!r} is no parquet file that can be read: {_one_line(error)}") from error
-    raise unknown_name("split", split, {str(name) for name in splits}, f"in {str(file)!r}")
+    if not len(table):
+        raise UserError(f"{str(file)!r} has no rows")
+    splits = np.array(table["split"].to_pylist() if "split" in names else ["train"] * len(table), dtype=object)
+    if not (chosen := splits == split).any():
+        raise unknown_name("split", split, {str(name) for name in splits}, f"in {str(file)!r}")
+    return Dataset(table.filter(pa.array(chosen)))
 
 
 def _one_line(error: Exception) -> str:

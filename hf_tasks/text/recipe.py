@@ -15,7 +15,7 @@ from hf_tasks.corpora import GRAMMARS, get_corpus
 from hf_tasks.corpora.code_exercises import CodeExercises
 from hf_tasks.corpora.tinystories import TinyStoriesInstruct
 from hf_tasks.errors import UserError, unknown_name
-from hf_tasks.recipe import TEXT, Experiment, check_positive, check_shared, check_trainers
+from hf_tasks.recipe import TEXT, Experiment, check_positive, check_shared, check_trainers, start_of
 from hf_tasks.strict import build
 
 PYTHON_FILES = "python_files"  # a source that nobody writes: the standard library of Python
@@ -187,7 +187,7 @@ def _check_model(recipe: TextRecipe, name: str) -> None:
             raise unknown_name(f"source in {where}.data", source, recipe.sources)
     if not section.data:
         raise UserError(f"{where}.data names no source; known: {', '.join(recipe.sources)}")
-    if section.start_from is not None:
+    if start_of(recipe, name) is not None:
         own = [key for key in recipe.models[name] if key not in _SECTION_KEYS or key == "stock"]
         if own:
             raise UserError(f"{where} starts from {section.start_from!r}, which has a shape: leave {own[0]} out")
