@@ -55,7 +55,7 @@ def source_rows(recipe: TextRecipe, name: str, split: str, output: Path) -> list
 
 def source_table(source: Source, folder: Path, split: str) -> Dataset:
     """The same of a place, not yet read where it need not be."""
-    return read_split(source.dataset or str(_written(source, folder)), split, source.config)
+    return read_split(_where(source, folder), split, source.config)
 
 
 def recipe_tokenizer(recipe: TextRecipe, output: Path) -> PreTrainedTokenizerBase:
@@ -71,10 +71,8 @@ def _tokenizer(places: tuple[Place, ...], vocab_size: int) -> PreTrainedTokenize
 
 @lru_cache(maxsize=8)
 def _texts(source: Source, folder: Path, split: str) -> list[str]:
-    if source.dataset is not None:
-        return read_texts(source.dataset, split, source.config)
     if source.corpus != PYTHON_FILES:
-        return read_texts(str(_written(source, folder)), split)
+        return read_texts(_where(source, folder), split, source.config)
     from hf_tasks.corpora.python_files import snippets
 
     rows = [row for row in snippets() if row["split"] == split]
@@ -88,12 +86,14 @@ def _texts(source: Source, folder: Path, split: str) -> list[str]:
     return [texts[place] for place in np.flatnonzero(scores >= source.quality)]
 
 
-def _written(source: Source, folder: Path) -> Path:
-    """The folder of a grammar's rows, written if they are not there."""
+def _where(source: Source, folder: Path) -> str:
+    """The dataset, or the folder of a grammar's rows, written if they are not there."""
+    if source.dataset is not None:
+        return source.dataset
     with PartialState().main_process_first():  # the other processes find them
         if not (folder / TABLE).is_file():
             asked = get_corpus(str(source.corpus), source.words)
             report = generate(asked, GRAMMARS[asked.name](), source.rows or 0, folder)
             if report.kept + report.left_out < report.rows:
                 raise UserError(f"the rows of {str(folder)!r} could not all be written; run the same command again")
-    return folder
+    return str(folder)
