@@ -54,7 +54,7 @@ def source_rows(recipe: TextRecipe, name: str, split: str, output: Path) -> list
 
 
 def source_table(source: Source, folder: Path, split: str) -> Dataset:
-    """The same of a place, not yet read where it need not be."""
+    """The same of a place, as a table."""
     return read_split(_where(source, folder), split, source.config)
 
 
