@@ -28,6 +28,7 @@ _FIRST = {
     "convnextv2": ("embeddings", "encoder.stages.0"),
     "resnet": ("embedder", "encoder.stages.0.layers.0"),
     "bit": ("embedder", "encoder.stages.0.layers.0"),
+    "efficientnet_lite": ("_conv_stem", "_bn0", "_blocks.0"),
 }
 
 

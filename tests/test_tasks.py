@@ -46,6 +46,7 @@ CASES |= {
     "multiplication-heavy": ("multiplication", {"carry_heavy": 0.5, "digits": (1, 4)}),
     "modular-power": ("modular_addition", {"modulus": 100, "pad": True}),
     "modular-long": ("modular_addition", {"modulus": 7**40, "pad": 50}),
+    "modular-digits": ("modular_addition", {"modulus": 101, "digits": (1, 12), "pad": True}),
     "sort-symbols": ("sort", {"alphabet": "z]^-\\a", "length": (2, 9)}),
     "programs-labels": ("programs", {"target": "labels"}),
     "programs-trace": (
@@ -65,6 +66,7 @@ VAST = {
     "modular_addition": {"modulus": 10**20 + 39},
     "parity": {"length": (80, 80)},
     "prefix_parity": {"length": (80, 80)},
+    "prefix_sum": {"length": (20, 20)},
     **{name: {"length": (20, 20)} for name in ("copy", "reverse", "sort")},
     "lego": {"clauses": (20, 20)},
     "programs": {"lines": (20, 20)},
@@ -397,6 +399,9 @@ def test_streams_of_two_nodes_share_no_block() -> None:
         ("modular_addition", {"modulus": 1}, "modulus=1: give an integer of at least 2"),
         ("modular_addition", {"modulus": 10**5000}, "bits"),
         ("modular_addition", {"modulus": 97.0}, "modulus=97.0"),
+        ("modular_addition", {"digits": (3, 2)}, r"digits=\[3, 2\]: give \[lo, hi\]"),
+        ("modular_addition", {"digits": (1, 5), "modulus": 10**17 + 1}, "at most 10.*17, or leave digits out"),
+        ("prefix_parity", {"alphabet": "012"}, "prefix_parity needs exactly two characters"),
         ("copy", {"length": 5}, "length=5"),
         ("copy", {"alphabet": "aab"}, "alphabet='aab'"),
         ("copy", {"alphabet": "ab="}, "other than '='"),
@@ -430,6 +435,7 @@ def test_bad_requests_are_refused(where: dict, message: str) -> None:
     [
         ("addition", {"digits": (1, 1)}, 100),
         ("modular_addition", {"modulus": 11}, 121),
+        ("modular_addition", {"modulus": 997, "digits": (1, 1)}, 100),
         ("parity", {"length": (4, 4)}, 16),
         ("copy", {"length": (1, 3), "alphabet": "xyz"}, 39),
     ],

@@ -111,6 +111,9 @@ def test_modular_sums_are_those_of_python_integers(modulus: int, seeds: tuple[in
         ("sum_of_products", {"digits": (1, 12), "pad": True}),
         ("modular_addition", {"modulus": 7**70}),
         ("modular_addition", {"modulus": 10**3}),
+        ("modular_addition", {"modulus": 97, "digits": (1, 60), "pad": 70}),
+        ("modular_addition", {"modulus": 10**17, "digits": (10, 30)}),
+        ("modular_addition", {"modulus": 2, "digits": (1, 8)}),
     ],
 )
 def test_generated_answers_are_those_of_python_integers(name: str, parameters: dict) -> None:

@@ -60,6 +60,7 @@ def pairs_of_pairs(prompt: str) -> tuple:
         ("subtraction", {"digits": (1, 2)}, str),
         ("multiplication", {"digits": (1, 2)}, lambda prompt: tuple(sorted(numbers(prompt)))),
         ("modular_addition", {}, lambda prompt: tuple(sorted(numbers(prompt)))),
+        ("modular_addition", {"digits": (1, 2)}, lambda prompt: tuple(sorted(numbers(prompt)))),
         ("sum_of_products", {"digits": ((1, 1), (1, 1), (1, 2), (1, 1))}, pairs_of_pairs),
         *((name, {"length": (1, 4), "alphabet": "abcdef"}, str) for name in ("copy", "reverse", "sort")),
         ("parity", {"length": (1, 12)}, str),

@@ -18,8 +18,9 @@ import pyarrow as pa
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
 from hf_tasks.tasks.carries import make_heavy, make_large
-from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share, shortened
+from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share, shortened, span
 from hf_tasks.tasks.digits import (
+    LARGEST_DIVISOR,
     at_least,
     column_sums,
     draw_below,
@@ -28,6 +29,7 @@ from hf_tasks.tasks.digits import (
     horner,
     number_lengths,
     product_columns,
+    remainder,
     settle,
     subtract,
     widen,
@@ -517,25 +519,33 @@ class SumOfProducts(DigitsTask):
 
 @dataclass(frozen=True, kw_only=True)
 class ModularAddition(ArithmeticTask):
-    """Add two residues. The modulus is fixed and not written in the prompt, as in Power et al. 2022 (arXiv 2201.02177).
+    """Add two numbers modulo a third, which is fixed and not written in the prompt.
 
-    A pair of operands is of one split for every modulus. With `pad` the answer has as many digits as the modulus - 1.
+    The numbers are residues, as in Power et al. 2022 (arXiv 2201.02177), or have digits of their own, as in Jelassi et
+    al. 2023 (arXiv 2306.15400). A pair of operands is of one split for every modulus. With `pad` the answer has as many
+    digits as the modulus - 1.
 
     Example: 95+17= -> 15   (modulus=97)
 
     Args:
-        modulus: an integer of any size; operands are uniform below it.
+        modulus: an integer of any size; with `digits` of at most 17 digits.
+        digits: (lo, hi), all lengths of operands equally likely; None: operands are uniform below the modulus.
     """
 
     name: ClassVar[str] = "modular_addition"
     formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
 
     modulus: int = 97
+    digits: Span | None = None
 
     def __post_init__(self) -> None:
         integer("modulus", self.modulus, low=2)
         if self.modulus.bit_length() > MODULUS_BITS:
             raise UserError(f"modulus has {self.modulus.bit_length()} bits: give one of at most {MODULUS_BITS}")
+        if self.digits is not None:
+            object.__setattr__(self, "digits", span("digits", self.digits))
+            if self.modulus > LARGEST_DIVISOR:
+                raise UserError(f"modulus={self.modulus} with digits: give one of at most 10**17, or leave digits out")
         super().__post_init__()
 
     @cached_property
@@ -551,40 +561,49 @@ class ModularAddition(ArithmeticTask):
     def operators(self) -> tuple[str, ...]:
         return ("+",)
 
-    @cached_property
+    @property
     def operand_places(self) -> tuple[int, ...]:
-        # The modulus - 1 is a digit shorter than the modulus where that is a power of ten.
-        places = len(self._bound) - (int(self._bound[-1]) == 1 and not self._bound[:-1].any())
+        places = self.answer_places if self.digits is None else self.digits[1]
         return places, places
 
     @property
     def width_rule(self) -> tuple[int, int]:
-        return 0, self.operand_places[0]
+        return 0, self.answer_places
 
-    @property
+    @cached_property
     def answer_places(self) -> int:
-        return self.operand_places[0]
+        # The modulus - 1 is a digit shorter than the modulus where that is a power of ten.
+        return len(self._bound) - (int(self._bound[-1]) == 1 and not self._bound[:-1].any())
 
     @property
     def problem_count(self) -> int:
-        return self.modulus**2
+        if self.digits is None:
+            return self.modulus**2
+        low, high = self.digits
+        return (10**high - (10 ** (low - 1) if low > 1 else 0)) ** 2
 
     def _draw(self, rng: np.random.Generator, count: int) -> Problems:
+        if self.digits is not None:
+            lengths = draw_lengths(rng, [self.digits] * 2, count, "balanced")
+            return {"digits": draw_numbers(rng, lengths, max(self.digits[1], int(self.pad))), "lengths": lengths}
         digits = draw_below(rng, self._bound, 2 * count).reshape(count, 2, -1)
         return {"digits": widen(digits, int(self.pad)), "lengths": number_lengths(digits)}
 
     def _solve(self, digits: np.ndarray) -> tuple[Result, np.ndarray]:
         total, chain = settle(np.pad(column_sums(digits), [(0, 0), (0, 1)]))
-        total = widen(total, len(self._bound))
-        bound = np.broadcast_to(widen(self._bound, total.shape[1]), total.shape)
-        less, below, _ = subtract(total, bound)
-        residue = np.where(below[:, None], total, less)[:, : self.answer_places]
+        if self.digits is None:
+            total = widen(total, len(self._bound))
+            bound = np.broadcast_to(widen(self._bound, total.shape[1]), total.shape)
+            less, below, _ = subtract(total, bound)
+            residue = np.where(below[:, None], total, less)[:, : self.answer_places]
+        else:
+            residue = remainder(total, self.modulus, self.answer_places)
         return Result(residue, np.zeros(len(residue), bool)), chain
 
     def _parse(self, prompt: str) -> Problems:
         problems = super()._parse(prompt)
         digits = widen(problems["digits"][0], len(self._bound))
-        if at_least(digits, widen(self._bound, digits.shape[1])).any():
+        if self.digits is None and at_least(digits, widen(self._bound, digits.shape[1])).any():
             raise UserError(f"{shortened(prompt)} is not a prompt of {self.name}: an operand is not below the modulus")
         return problems
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+LARGEST_DIVISOR = 10**17  # ten times it, and a digit, is an int64
+
 
 def draw_lengths(rng: np.random.Generator, spans: Sequence[tuple[int, int]], count: int, lengths: str) -> np.ndarray:
     """Lengths of operands, (count, operands) int64.
@@ -101,6 +103,14 @@ def subtract(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
     swap = negative[:, None]
     digits, _, chain = _difference(np.where(swap, second, first), np.where(swap, first, second))
     return digits, negative, chain
+
+
+def remainder(digits: np.ndarray, divisor: int, places: int) -> np.ndarray:
+    """Numbers modulo a divisor of at most LARGEST_DIVISOR, (rows, W) -> (rows, places), by Horner's rule."""
+    left = np.zeros(len(digits), dtype=np.int64)
+    for place in reversed(range(digits.shape[1])):
+        left = (10 * left + digits[:, place]) % divisor
+    return (left[:, None] // 10 ** np.arange(places, dtype=np.int64) % 10).astype(np.uint8)
 
 
 def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:

