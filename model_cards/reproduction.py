@@ -35,9 +35,10 @@ def reproduction_markdown() -> str:
 
 def _figures(results: str, ours: str, slices: list[str], usual: str | None = None) -> tuple[str, str, str]:
     """Where, and the figures of both models below their names, median (minimum) where there are several seeds."""
-    known: dict[str, Any] = json.loads((RESULTS / results / "results.json").read_text("utf-8"))
+    file = results if results.endswith(".json") else f"{results}/results.json"
+    known: dict[str, Any] = json.loads((RESULTS / file).read_text("utf-8"))
     rows = {row["slice"]: row for row in results_table(known)}
-    where = _BREAK.join([f"[{results}](results/{results}/results.json)", *slices])
+    where = _BREAK.join([f"[{results.removesuffix('.json')}](results/{file})", *slices])
     mine = _BREAK.join([f"`{ours}`", *(rows[place][ours] for place in slices)])
     theirs = "" if usual is None else _BREAK.join([f"`{usual}`", *(rows[place][usual] for place in slices)])
     return where, mine, theirs
