@@ -35,7 +35,7 @@ def model_cards() -> dict[str, str]:
         recipe = load_recipe(results["recipe"], results["preset"])
         seed = results["seeds"][0]
         cards[f"{recipe.name}/README.md"] = render_recipe_card(recipe, results)
-        for name in recipe.models:
+        for name in dict.fromkeys(run["name"] for run in results["runs"]):
             run = run_name(name, seed)
             cards[f"{recipe.name}/{run}.md"] = render_model_card(recipe, results, name, seed)
 

@@ -46,6 +46,7 @@ CASES |= {
     "multiplication-heavy": ("multiplication", {"carry_heavy": 0.5, "digits": (1, 4)}),
     "modular-power": ("modular_addition", {"modulus": 100, "pad": True}),
     "modular-long": ("modular_addition", {"modulus": 7**40, "pad": 50}),
+    "modular-unlike": ("modular_addition", {"modulus": 1000, "digits": ((2, 3), (1, 9)), "pad": True}),
     "modular-digits": ("modular_addition", {"modulus": 101, "digits": (1, 12), "pad": True}),
     "sort-symbols": ("sort", {"alphabet": "z]^-\\a", "length": (2, 9)}),
     "programs-labels": ("programs", {"target": "labels"}),

@@ -182,9 +182,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if min(given.seeds) < 0:
         parser.error(f"--seeds {min(given.seeds)}: give numbers from 0 on")
-    if given.output.is_file():
-        parser.error(f"--output {given.output} is a file: give a folder")
-    given.output.mkdir(parents=True, exist_ok=True)  # what cannot be written is to fail before it is measured
+    try:
+        given.output.mkdir(parents=True, exist_ok=True)  # what cannot be written is to fail before it is measured
+    except OSError as error:
+        parser.error(f"--output {given.output}: {error.strerror}; give a folder")
     results = measure(RATIOS, given.seeds)
     write_text(given.output / "results.json", json.dumps(results, indent=1) + "\n")
     write_bytes(given.output / "results.png", png(figure_of(results)))

@@ -5,6 +5,7 @@
 - The text is the business of layouts.py; a task says how to draw, hash and solve.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pyarrow as pa
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
 from hf_tasks.tasks.carries import make_heavy, make_large
-from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share, shortened, span
+from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, share, shortened
 from hf_tasks.tasks.digits import (
     LARGEST_DIVISOR,
     at_least,
@@ -186,6 +187,27 @@ class ArithmeticTask(Task):
         return dict(zip(self.columns, values, strict=True))
 
 
+def spans_of(digits: Any, operands: int) -> tuple[Span, ...]:
+    """(lo, hi) of each operand, from one such pair for all of them or one for each.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if is_span(digits):
+        return (digits,) * operands
+    if isinstance(digits, tuple) and len(digits) == operands and all(map(is_span, digits)):
+        return digits
+    raise UserError(
+        f"digits={listed(digits)!r}: give [lo, hi] with integers 1 <= lo <= hi, "
+        f"or such a pair for each of the {operands} operands"
+    )
+
+
+def numbers_within(spans: Sequence[Span]) -> int:
+    """How many tuples of numbers have so many digits each."""
+    return math.prod(10**high - (10 ** (low - 1) if low > 1 else 0) for low, high in spans)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DigitsTask(ArithmeticTask):
     """Arithmetic whose operands are drawn by their number of digits.
@@ -203,19 +225,13 @@ class DigitsTask(ArithmeticTask):
     def __post_init__(self) -> None:
         object.__setattr__(self, "digits", as_tuple(self.digits))
         choice("lengths", self.lengths, ("balanced", "paired", "range"))
-        each = isinstance(self.digits, tuple) and len(self.digits) == len(self.operators) + 1
-        if not is_span(self.digits) and not (each and all(map(is_span, self.digits))):
-            raise UserError(
-                f"digits={listed(self.digits)!r}: give [lo, hi] with integers 1 <= lo <= hi, "
-                f"or such a pair for each of the {len(self.operators) + 1} operands"
-            )
+        spans_of(self.digits, len(self.operators) + 1)
         super().__post_init__()
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """(lo, hi) of each operand."""
-        shared = isinstance(self.digits[0], int)
-        return (self.digits,) * (len(self.operators) + 1) if shared else self.digits  # type: ignore[return-value]
+        return spans_of(self.digits, len(self.operators) + 1)
 
     @property
     def operand_places(self) -> tuple[int, ...]:
@@ -223,10 +239,7 @@ class DigitsTask(ArithmeticTask):
 
     @property
     def problem_count(self) -> int:
-        count = 1
-        for low, high in self.spans:
-            count *= 10**high - (10 ** (low - 1) if low > 1 else 0)
-        return count
+        return numbers_within(self.spans)
 
     def _draw(self, rng: np.random.Generator, count: int) -> Problems:
         lengths = draw_lengths(rng, self.spans, count, self.lengths)
@@ -528,22 +541,24 @@ class ModularAddition(ArithmeticTask):
     Example: 95+17= -> 15   (modulus=97)
 
     Args:
-        modulus: an integer of any size; with `digits` of at most 17 digits.
-        digits: (lo, hi), all lengths of operands equally likely; None: operands are uniform below the modulus.
+        modulus: an integer of any size; with `digits` at most 10**17.
+        digits: (lo, hi), or one such pair for each operand, all lengths equally likely; None: operands are residues,
+            uniform below the modulus.
     """
 
     name: ClassVar[str] = "modular_addition"
     formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
 
     modulus: int = 97
-    digits: Span | None = None
+    digits: Span | tuple[Span, ...] | None = None
 
     def __post_init__(self) -> None:
         integer("modulus", self.modulus, low=2)
         if self.modulus.bit_length() > MODULUS_BITS:
             raise UserError(f"modulus has {self.modulus.bit_length()} bits: give one of at most {MODULUS_BITS}")
+        object.__setattr__(self, "digits", as_tuple(self.digits))
         if self.digits is not None:
-            object.__setattr__(self, "digits", span("digits", self.digits))
+            spans_of(self.digits, 2)
             if self.modulus > LARGEST_DIVISOR:
                 raise UserError(f"modulus={self.modulus} with digits: give one of at most 10**17, or leave digits out")
         super().__post_init__()
@@ -563,8 +578,9 @@ class ModularAddition(ArithmeticTask):
 
     @property
     def operand_places(self) -> tuple[int, ...]:
-        places = self.answer_places if self.digits is None else self.digits[1]
-        return places, places
+        if self.digits is None:
+            return self.answer_places, self.answer_places
+        return tuple(high for _, high in spans_of(self.digits, 2))
 
     @property
     def width_rule(self) -> tuple[int, int]:
@@ -577,15 +593,12 @@ class ModularAddition(ArithmeticTask):
 
     @property
     def problem_count(self) -> int:
-        if self.digits is None:
-            return self.modulus**2
-        low, high = self.digits
-        return (10**high - (10 ** (low - 1) if low > 1 else 0)) ** 2
+        return self.modulus**2 if self.digits is None else numbers_within(spans_of(self.digits, 2))
 
     def _draw(self, rng: np.random.Generator, count: int) -> Problems:
         if self.digits is not None:
-            lengths = draw_lengths(rng, [self.digits] * 2, count, "balanced")
-            return {"digits": draw_numbers(rng, lengths, max(self.digits[1], int(self.pad))), "lengths": lengths}
+            lengths = draw_lengths(rng, spans_of(self.digits, 2), count, "balanced")
+            return {"digits": draw_numbers(rng, lengths, max(*self.operand_places, int(self.pad))), "lengths": lengths}
         digits = draw_below(rng, self._bound, 2 * count).reshape(count, 2, -1)
         return {"digits": widen(digits, int(self.pad)), "lengths": number_lengths(digits)}
 

@@ -1,6 +1,6 @@
 """Exact arithmetic on matrices of decimal digits, one number a row, least significant digit first.
 
-- Numbers have any length: nothing here passes through a machine integer larger than the sum of one column.
+- Numbers have any length: none passes through a machine integer, only the sum of a column and what a division leaves.
 - A number's places above its length are 0; the length of zero is 1.
 - The carry chain of a calculation is the longest run of neighbouring places that each hand a carry (or borrow) upwards.
 """
