@@ -68,6 +68,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "c-programs",
         "multiplication",
         "multiplication-loops",
+        "modular-addition",
         "addition-in-context",
         "addition-samples",
         "addition-formats",
@@ -80,6 +81,13 @@ def test_figures_of_chains_are_committed_ones(recipe: str) -> None:
     shown = shown_table(recipe).splitlines()
     committed = results_markdown(json.loads((ROOT / "results" / recipe / "results.json").read_text()))
     assert len(shown) > 3 and shown == [line for line in committed.splitlines() if line in shown]
+
+
+def test_figures_of_longer_products_are_the_committed_ones() -> None:
+    shown = shown_table("multiplication-longer").splitlines()
+    folder = ROOT / "results" / "multiplication-loops"
+    committed = results_markdown(json.loads((folder / "longer.json").read_text())).splitlines()
+    assert len(shown) > 3 and shown == [line for line in committed if line in shown]
 
 
 @pytest.mark.parametrize("recipe", ["tinystories", "textbooks", "code-quality"])

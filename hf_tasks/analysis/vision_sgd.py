@@ -20,7 +20,6 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -212,10 +211,12 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
         tried = {rate: [fine_tune(name, way, rate, seed, rows[seed]) for seed in seeds] for rate in options["rates"]}
         for rate, ends in tried.items():
             print(f"{way}, learning rate {rate:g}: {[end['accuracy'] for end in ends]}", flush=True)
-        best = max(
-            tried, key=lambda rate: (_mean(end["accuracy"]["held_out"] for end in tried[rate]),
-                                     -_mean(end["loss"] for end in tried[rate]))
-        )  # fmt: skip
+        ranks = {
+            rate: [statistics.mean(find(end) for end in ends)
+                   for find in (lambda end: end["accuracy"]["held_out"], lambda end: -end["loss"])]
+            for rate, ends in tried.items()
+        }  # fmt: skip
+        best = max(ranks, key=lambda rate: ranks[rate])
         for number, seed in enumerate(seeds):
             end = tried[best][number]
             cells = [
@@ -236,10 +237,6 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
         "summary": summary(runs),
         "runs": runs,
     }
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.mean(values)
 
 
 def main(arguments: list[str] | None = None) -> None:
