@@ -75,6 +75,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "sum-of-products",
         "sgd-fine-tuning",
         "threshold-neurons",
+        "vision-sgd",
     ],
 )
 def test_figures_of_chains_are_committed_ones(recipe: str) -> None:
