@@ -26,23 +26,27 @@ RESULTS = HERE.parent / "results"
 
 
 def model_cards() -> dict[str, str]:
-    """Path under model_cards/ -> card, of every recipe with committed results."""
-    cards = {}
-    for path in sorted(RESULTS.glob("*/results.json")):
+    """Path under model_cards/ -> card, of every recipe with committed results and of every model in these.
+
+    A file beside `results.json` gives cards to the models that are in no file before it.
+    """
+    cards: dict[str, str] = {}
+    for path in sorted(RESULTS.glob("*/*.json"), key=lambda path: (path.parent, path.name != "results.json", path)):
         results = json.loads(path.read_text("utf-8"))
-        if "recipe" not in results:  # of a command that trains no model of ours
+        if not {"recipe", "runs"} <= {*results}:  # of a command that trains no model of ours
             continue
-        recipe = load_recipe(results["recipe"], results["preset"])
-        seed = results["seeds"][0]
-        cards[f"{recipe.name}/README.md"] = render_recipe_card(recipe, results)
-        for name in dict.fromkeys(run["name"] for run in results["runs"]):
-            run = run_name(name, seed)
-            cards[f"{recipe.name}/{run}.md"] = render_model_card(recipe, results, name, seed)
-
-    def linked(path: str, text: str) -> str:
-        return text.replace("(results.png)", f"(../../results/{Path(path).parent}/results.png)")
-
-    return {path: linked(path, text) for path, text in cards.items()}
+        names, seed = dict.fromkeys(run["name"] for run in results["runs"]), results["seeds"][0]
+        paths = {name: f"{results['recipe']}/{run_name(name, seed)}.md" for name in names}
+        if path.name != "results.json" and {*paths.values()} <= {*cards}:
+            continue
+        left_out = load_recipe(results["recipe"], results["preset"]).models.keys() - names
+        recipe = load_recipe(results["recipe"], results["preset"], [f"models.{name}=null" for name in sorted(left_out)])
+        made = {paths[name]: render_model_card(recipe, results, name, seed) for name in names}
+        if path.name == "results.json":
+            made[f"{recipe.name}/README.md"] = render_recipe_card(recipe, results)
+        picture = f"(../../{path.with_suffix('.png').relative_to(RESULTS.parent)})"
+        cards = {where: text.replace("(results.png)", picture) for where, text in made.items()} | cards
+    return cards
 
 
 def dataset_cards() -> dict[str, tuple[str, bytes]]:

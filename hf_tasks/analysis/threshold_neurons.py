@@ -133,7 +133,7 @@ def measure(ratios: tuple[float, ...], seeds: list[int], dimensions: int = DIMEN
         runs.append({"name": "threshold neurons", "seed": seed, "cells": cells})
     bar.close()
     return {
-        "command": "python -m hf_tasks.analysis.threshold_neurons",
+        "command": "python -m hf_tasks.analysis.threshold_neurons --output results/threshold-neurons",
         "settings": {"dimensions": dimensions, "rows": ROWS, "signal": SIGNAL, "steps x step size": TIME,
                      "threshold": threshold(dimensions)},
         "seeds": seeds,
