@@ -10,12 +10,10 @@
     python -m hf_tasks.analysis.threshold_neurons --output results/threshold-neurons
 """
 
-import argparse
 import json
 import math
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from hf_tasks import __version__
+from hf_tasks.analysis.command import command, read
 from hf_tasks.analysis.plots import png
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import hardware, summary
@@ -174,18 +173,7 @@ def figure_of(results: dict[str, Any]) -> Figure:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and write results.json and results.png."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hf_tasks.analysis.threshold_neurons", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of results.json and results.png")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    given = parser.parse_args(arguments)
-    if min(given.seeds) < 0:
-        parser.error(f"--seeds {min(given.seeds)}: give numbers from 0 on")
-    try:
-        given.output.mkdir(parents=True, exist_ok=True)  # what cannot be written is to fail before it is measured
-    except OSError as error:
-        parser.error(f"--output {given.output}: {error.strerror}; give a folder")
+    given = read(command("threshold_neurons", __doc__, seeds=[0, 1, 2, 3, 4]), arguments)
     results = measure(RATIOS, given.seeds)
     write_text(given.output / "results.json", json.dumps(results, indent=1) + "\n")
     write_bytes(given.output / "results.png", png(figure_of(results)))

@@ -14,14 +14,12 @@
     OMP_NUM_THREADS=1 python -m hf_tasks.analysis.vision_sgd --output results/vision-sgd
 """
 
-import argparse
 import colorsys
 import json
 import statistics
 import tempfile
 import time
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +36,7 @@ from transformers import (
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_tasks import __version__
+from hf_tasks.analysis.command import command, read
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import hardware, summary
 from hf_tasks.files import write_text
@@ -241,21 +240,11 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and write results.json."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hf_tasks.analysis.vision_sgd", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder of results.json")
+    parser = command("vision_sgd", __doc__, seeds=[0, 1, 2])
     parser.add_argument(
         "--model", default=LITE, help="an image classifier of transformers: a folder, or a name on the Hub"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    given = parser.parse_args(arguments)
-    if min(given.seeds) < 0:
-        parser.error(f"--seeds {min(given.seeds)}: give numbers from 0 on")
-    try:
-        given.output.mkdir(parents=True, exist_ok=True)  # what cannot be written is to fail before it is measured
-    except OSError as error:
-        parser.error(f"--output {given.output}: {error.strerror}; give a folder")
+    given = read(parser, arguments)
     try:
         results = measure(given.model, given.seeds)
     except UserError as error:

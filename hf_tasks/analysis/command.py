@@ -1,0 +1,31 @@
+"""What the commands `python -m hf_tasks.analysis.NAME --output FOLDER --seeds S ...` have in common."""
+
+import argparse
+from pathlib import Path
+
+
+def command(name: str, head: str | None, seeds: list[int]) -> argparse.ArgumentParser:
+    """A parser of `--output` and `--seeds`.
+
+    Args:
+        name: of the module below hf_tasks.analysis. head: its docstring, whose first line is the description.
+        seeds: where none are given.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m hf_tasks.analysis.{name}", description=(head or "").partition("\n")[0]
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of what is measured")
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds)
+    return parser
+
+
+def read(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """What was given, with the folder made: what cannot be written is to fail before it is measured."""
+    given = parser.parse_args(arguments)
+    if min(given.seeds) < 0:
+        parser.error(f"--seeds {min(given.seeds)}: give numbers from 0 on")
+    try:
+        given.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {given.output}: {error.strerror}; give a folder")
+    return given
