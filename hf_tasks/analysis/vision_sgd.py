@@ -149,7 +149,8 @@ def images(seed: int, size: int) -> dict[str, Rows]:
 
     The two tests have the same digits on the same grain.
     """
-    found, parts = _digits(), split(len(_digits().target), seed)
+    found = _digits()
+    parts = split(len(found.target), seed)
     rows: dict[str, Rows] = {}
     for name, part, agree in (
         ("train", "train", AGREE), ("held_out", "held_out", AGREE), ("same", "test", AGREE), ("shifted", "test", 0.0)
@@ -202,9 +203,9 @@ def fine_tune(name: str, way: str, rate: float, seed: int, rows: dict[str, Rows]
 def measure(name: str, seeds: list[int]) -> dict[str, Any]:
     """Every way with the learning rate that is best in the mean over the seeds, in the form of `results.json`."""
     begun, runs = time.monotonic(), []
-    config = load(name).config
-    size = getattr(getattr(config, "vision_config", config), "image_size", DEFAULT_SIZE)
-    freeze_embeddings(load(name))  # a model that it refuses is to fail now
+    model = load(name)
+    freeze_embeddings(model)  # what it refuses is to fail now
+    size = getattr(getattr(model.config, "vision_config", model.config), "image_size", DEFAULT_SIZE)
     rows = {seed: images(seed, size) for seed in seeds}
     for way, options in WAYS.items():
         tried = {rate: [fine_tune(name, way, rate, seed, rows[seed]) for seed in seeds] for rate in options["rates"]}
