@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_tasks import get_task
+from hf_tasks.errors import UserError
 
 RULES: dict[str, tuple[str, Callable[[str], str]]] = {
     "copy": ("abcxyz", str),
@@ -33,3 +34,42 @@ def test_generated_rows_of_all_lengths(name: str) -> None:
     rows = get_task(name, alphabet=alphabet, length=(5, 300)).table("train", 300).to_pylist()
     assert len({len(row["prompt"]) for row in rows}) > 100
     assert all(row["answer"] == rule(row["prompt"][:-1]) for row in rows)
+
+
+@given(texts=st.lists(st.text("01", min_size=1, max_size=12), min_size=1, max_size=4), steps=st.integers(1, 15))
+def test_hints_of_parity_are_those_of_what_ends_with_a_character(texts: list[str], steps: int) -> None:
+    (told,) = get_task("parity", length=(1, 12)).hints([f"{text}=" for text in texts], steps).values()
+    assert told.shape == (len(texts), steps, max(map(len, texts)) + 1 + 1)
+    for text, row in zip(texts, told.tolist(), strict=True):
+        for step, values in enumerate(row, 1):
+            windows = [text[max(end - step, 0) : end] for end in range(1, len(text) + 1)]
+            # "=" adds nothing: it has what the last character knew one step before.
+            last = text[max(len(text) - step + 1, 0) :].count("1") % 2 if step > 1 else -100
+            rest = [-100] * (told.shape[2] - len(text) - 1)
+            assert values == [*(window.count("1") % 2 for window in windows), last, *rest]
+
+
+@given(texts=st.lists(st.text("abcd", min_size=1, max_size=9), min_size=1, max_size=4))
+def test_hints_of_sort_lose_no_character_and_end_in_order(texts: list[str]) -> None:
+    task = get_task("sort", length=(1, 9), alphabet="abcd")
+    told = task.hints([f"{text}=" for text in texts], task.hint_steps)
+    none = 4
+
+    def letters(values: list[int]) -> str:
+        return "".join("abcd"[value] for value in values if value not in (none, -100))
+
+    for text, passing, kept in zip(texts, told["passing"].tolist(), told["kept"].tolist(), strict=True):
+        for step in range(task.hint_steps):
+            assert sorted(letters(passing[step]) + letters(kept[step])) == sorted(text)
+            assert kept[step][: len(text)] == [-100] * len(text)
+            # The last characters come first, and "=" keeps the smallest.
+            come = text[max(len(text) - step - 1, 0) :]
+            assert kept[step][len(text)] == "abcd".index(min(come))
+        assert letters(kept[-1]) == "".join(sorted(text)) and not letters(passing[-1])
+        assert kept[-1][2 * len(text)] == none  # behind the answer's last character nothing is written
+
+
+def test_hints_of_a_wrong_prompt_are_refused() -> None:
+    for name in ("parity", "sort"):
+        with pytest.raises(UserError, match=f"'0!=' is not a prompt of {name}: give characters of '01'"):
+            get_task(name, alphabet="01").hints(["01=", "0!="], 2)

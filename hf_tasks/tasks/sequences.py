@@ -8,6 +8,7 @@
 
 import re
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ import pyarrow as pa
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
 from hf_tasks.tasks.checks import shortened, span
+from hf_tasks.tasks.digits import windows
 from hf_tasks.tasks.hashing import hash_name, hash_places, mix64
 from hf_tasks.tasks.text import Cells, join, literal, text_array
 
@@ -161,9 +163,37 @@ class Sort(SequenceTask):
     """
 
     name: ClassVar[str] = "sort"
+    # A character's place in the alphabet, and one value for "none"; no alphabet has more than 94 characters.
+    hint_classes: ClassVar[Mapping[str, int]] = {"passing": 95, "kept": 95}
 
     def _solve(self, places: np.ndarray) -> Cells:
         return self._codes[np.sort(places, axis=1)]
+
+    @property
+    def hint_steps(self) -> int:
+        """Two a character."""
+        return 2 * self.length[1]
+
+    def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
+        """The systolic priority queue: all characters move on to the next token at every step, and wherever an answer
+        is to be written, the smallest that has come by is kept and the others move on.
+
+        So each token looks at the one before it alone, and the first to come is the string's last character.
+        """
+        widths, none = np.array([len(prompt) - 1 for prompt in prompts]), len(self.alphabet)
+        told = {name: np.full((len(prompts), steps, 2 * widths.max() + 1), -100) for name in self.hint_classes}
+        for width in np.unique(widths).tolist():
+            rows = np.flatnonzero(widths == width)
+            passing = np.full((len(rows), 2 * width + 1), none)
+            passing[:, :width] = np.concatenate([self._parse(prompts[row])["places"] for row in rows.tolist()]) - 1
+            kept = np.full((len(rows), width + 1), none)
+            for step in range(steps):
+                passing = np.pad(passing, [(0, 0), (1, 0)], constant_values=none)[:, :-1]
+                come = passing[:, width:].copy()
+                passing[:, width:], kept = np.maximum(kept, come), np.minimum(kept, come)
+                told["passing"][rows, step, : 2 * width + 1] = passing
+                told["kept"][rows, step, width : 2 * width + 1] = kept
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +223,7 @@ class Parity(SequenceTask):
 
     name: ClassVar[str] = "parity"
     answer_width: ClassVar[tuple[int, int]] = (0, 1)
+    hint_classes: ClassVar[Mapping[str, int]] = {"parity": 2}
 
     alphabet: str = "01"
 
@@ -202,6 +233,21 @@ class Parity(SequenceTask):
 
     def _solve(self, places: np.ndarray) -> Cells:
         return self._codes[1 + (places == 2).sum(axis=1, keepdims=True) % 2]
+
+    @property
+    def hint_steps(self) -> int:
+        """One a character, and one for the equals sign."""
+        return self.length[1] + 1
+
+    def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
+        """The parity of the characters that end with each, of one more every step; `=` takes that of the last."""
+        widths = np.array([len(prompt) - 1 for prompt in prompts])
+        told = np.full((len(prompts), steps, widths.max() + 2), -100)
+        for width in np.unique(widths).tolist():
+            rows = np.flatnonzero(widths == width)
+            terms = np.concatenate([self._parse(prompts[row])["places"] for row in rows.tolist()]) - 1
+            told[rows, :, : width + 1] = windows(terms, 1, 2, steps)
+        return {"parity": told}
 
 
 @dataclass(frozen=True, kw_only=True)
