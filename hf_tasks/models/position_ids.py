@@ -254,6 +254,28 @@ class Operand(PositionIds):
         return torch.where(runs.digit, begun, torch.where(tokens.kind == SEPARATOR, begun + 1, ABSENT))
 
 
+@position_ids("occurrence")
+@dataclass(frozen=True, kw_only=True)
+class Occurrence(PositionIds):
+    """1, 2, 3, ... at the first, second, third occurrence of the same digit in its number; no place elsewhere.
+
+    `caac=a` has the ids 1 1 2 2 - 1. Attention weighs shares and does not count; with these ids counting is matching.
+    """
+
+    needs: ClassVar[str | None] = "digit_token_ids"
+
+    def __call__(self, tokens: Tokens, draw: bool) -> torch.Tensor:
+        assert tokens.kind is not None and tokens.ids is not None
+        runs = _runs(tokens.kind)
+        kinds = runs.opener * (tokens.ids.max() + 1) + tokens.ids  # equal for equal tokens of one number alone
+        ordered, order = kinds.sort(dim=1, stable=True)
+        first = torch.ones_like(ordered, dtype=torch.bool)
+        first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        slots = _slots(kinds)
+        counts = slots - torch.where(first, slots, 0).cummax(1).values + 1
+        return torch.where(runs.digit, torch.empty_like(counts).scatter(1, order, counts), ABSENT)
+
+
 @position_ids("segment")
 @dataclass(frozen=True, kw_only=True)
 class Segment(PositionIds):

@@ -163,37 +163,9 @@ class Sort(SequenceTask):
     """
 
     name: ClassVar[str] = "sort"
-    # A character's place in the alphabet, and one value for "none"; no alphabet has more than 94 characters.
-    hint_classes: ClassVar[Mapping[str, int]] = {"passing": 95, "kept": 95}
 
     def _solve(self, places: np.ndarray) -> Cells:
         return self._codes[np.sort(places, axis=1)]
-
-    @property
-    def hint_steps(self) -> int:
-        """Two a character."""
-        return 2 * self.length[1]
-
-    def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
-        """The systolic priority queue: all characters move on to the next token at every step, and wherever an answer
-        is to be written, the smallest that has come by is kept and the others move on.
-
-        So each token looks at the one before it alone, and the first to come is the string's last character.
-        """
-        widths, none = np.array([len(prompt) - 1 for prompt in prompts]), len(self.alphabet)
-        told = {name: np.full((len(prompts), steps, 2 * widths.max() + 1), -100) for name in self.hint_classes}
-        for width in np.unique(widths).tolist():
-            rows = np.flatnonzero(widths == width)
-            passing = np.full((len(rows), 2 * width + 1), none)
-            passing[:, :width] = np.concatenate([self._parse(prompts[row])["places"] for row in rows.tolist()]) - 1
-            kept = np.full((len(rows), width + 1), none)
-            for step in range(steps):
-                passing = np.pad(passing, [(0, 0), (1, 0)], constant_values=none)[:, :-1]
-                come = passing[:, width:].copy()
-                passing[:, width:], kept = np.maximum(kept, come), np.minimum(kept, come)
-                told["passing"][rows, step, : 2 * width + 1] = passing
-                told["kept"][rows, step, width : 2 * width + 1] = kept
-        return told
 
 
 @dataclass(frozen=True, kw_only=True)
