@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_tasks.models import POSITION_IDS, PositionalModel
-from hf_tasks.models.position_ids import ABSENT, position_ids
+from hf_tasks.models.position_ids import ABSENT, Tokens, position_ids
 
 SEPARATORS = "+*=^$"
 TEXTS = st.text("0123456789+*= abc^$", min_size=1, max_size=24).map(lambda text: text.rjust(26, "_"))
@@ -166,6 +166,18 @@ def operand(text: str) -> list[int]:
     return ids
 
 
+def occurrence(text: str) -> list[int]:
+    """How often the digit has occurred in its number, itself counted; spaces do not end a number."""
+    ids, number = [], ""
+    for symbol in text:
+        if symbol.isdigit():
+            number += symbol
+        elif symbol != " ":
+            number = ""
+        ids.append(number.count(symbol) if symbol.isdigit() else ABSENT)
+    return ids
+
+
 def segment(text: str) -> list[int]:
     """The index since the last separator, which itself still belongs to its clause."""
     ids, index = [], 0
@@ -183,7 +195,7 @@ def sequential(text: str) -> list[int]:
     return [max(0, sum(symbol != "_" for symbol in text[: i + 1]) - 1) for i in range(len(text))]
 
 
-@pytest.mark.parametrize("definition", [abacus, operand, segment, clause, sequential])
+@pytest.mark.parametrize("definition", [abacus, operand, occurrence, segment, clause, sequential])
 def test_ids_equal_their_loops(
     definition: Callable[[str], list[int]], tiny_model: Callable[..., Any], encode: Callable[..., Any]
 ) -> None:
@@ -197,6 +209,12 @@ def test_ids_equal_their_loops(
         assert got == [definition(text) for text in texts]
 
     check()
+
+
+def test_occurrences_of_the_docstrings_string() -> None:
+    kind = torch.tensor([[1, 1, 1, 1, 2, 1]])  # caac=a, whose characters are the digits
+    tokens = Tokens(torch.tensor([[3, 1, 1, 3, 9, 1]]), kind, kind == 2, kind > 0)
+    assert POSITION_IDS["occurrence"]()(tokens, False).tolist() == [[1, 1, 2, 2, ABSENT, 1]]
 
 
 def test_token_ids_are_the_tokens(tiny_model: Callable[..., Any], encode: Callable[..., Any]) -> None:
