@@ -251,6 +251,19 @@ def test_clipped_is_shaws_by_loops(clip: int) -> None:
     torch.testing.assert_close(encoding.bias(*ids), wanted)
 
 
+def test_a_window_that_begins_closed_stays_closed(tiny_model: Callable[..., Any], encode: Callable[..., Any]) -> None:
+    closed = {"clip": 2, "initial": [-1000.0, 0.0, 0.0, 0.0, -1000.0]}
+    model = tiny_model(("significance", "clipped", closed), num_hidden_layers=1, fresh=True)
+    tokens = encode(
+        "^123456+654321=7", "^918256+307421=7", "^123476+654321=7"
+    )  # other digits from the third place on; at the second
+    last = model(tokens).logits[:, -1]
+    assert torch.equal(last[0], last[1]) and not torch.allclose(last[0], last[2])
+    last.square().sum().backward()
+    ((name, table),) = [entry for entry in model.named_parameters() if entry[0].endswith("table")]
+    assert "encodings" in name and not table.grad[:, [0, 4]].any() and table.grad[:, 1:4].any()
+
+
 def test_match_by_loops() -> None:
     encoding = build("match", initial=1.5)
     ids = scattered_ids(top=4)
