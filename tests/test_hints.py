@@ -94,7 +94,7 @@ def test_loss_is_that_of_the_answer_and_of_every_hint(recipe_file: str) -> None:
         (["parameters.reverse=answer"], r"hints of multiplication need"),
         (
             ["task=addition"],
-            r"addition has no hints for head causal_lm; causal_lm has them on: .*multiplication, .*parity",
+            r"addition has no hints for head causal_lm; causal_lm has them on: multiplication, parity",
         ),
     ],
 )

@@ -215,6 +215,10 @@ def test_occurrences_of_the_docstrings_string() -> None:
     kind = torch.tensor([[1, 1, 1, 1, 2, 1]])  # caac=a, whose characters are the digits
     tokens = Tokens(torch.tensor([[3, 1, 1, 3, 9, 1]]), kind, kind == 2, kind > 0)
     assert POSITION_IDS["occurrence"]()(tokens, False).tolist() == [[1, 1, 2, 2, ABSENT, 1]]
+    # Padding that has a digit's id is none: one slot before a number, whose opener it is.
+    kind = torch.tensor([[0, 1, 1, 1]])
+    padded = Tokens(torch.tensor([[3, 3, 1, 3]]), kind, kind == 2, kind > 0)
+    assert POSITION_IDS["occurrence"]()(padded, False).tolist() == [[ABSENT, 1, 1, 2]]
 
 
 def test_token_ids_are_the_tokens(tiny_model: Callable[..., Any], encode: Callable[..., Any]) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import pytest
@@ -90,41 +89,6 @@ def test_hints_stand_where_they_can_be_known() -> None:
             get_task("multiplication", **other).hints(["5*7="], 2)
     with pytest.raises(UserError, match="addition has no hints"):
         get_task("addition").hints(["5+7="], 2)
-
-
-@given(
-    pairs=st.lists(st.tuples(st.integers(0, 99_999), st.integers(0, 99_999)), min_size=1, max_size=4),
-    modulus=st.integers(11, 100),
-)
-def test_hints_of_modular_addition_are_remainders_of_the_places_read(
-    pairs: list[tuple[int, int]], modulus: int
-) -> None:
-    task = get_task("modular_addition", modulus=modulus, digits=(1, 5), pad=True)
-    assert task.hint_steps == 6
-    widths = [max(len(str(number)) for number in pair) for pair in pairs]
-    texts = [[str(number).zfill(width) for number in pair] for pair, width in zip(pairs, widths, strict=True)]
-    prompts = [f"{first}+{second}=" for first, second in texts]
-    hints = task.hints(prompts, 6)
-    told = np.where(hints["ones"] < 0, -100, 10 * hints["tens"] + hints["ones"])
-    assert told.shape == (len(pairs), 6, 2 * max(widths) + 2 + 2)
-    for prompt, (first, second), width, row in zip(prompts, texts, widths, told.tolist(), strict=True):
-        for step, values in enumerate(row, 1):
-            low = [max(end - step, 0) for end in range(1, width + 1)]
-            read = [int(first[at : end + 1]) + int(second[at : end + 1]) for end, at in enumerate(low)]
-            assert values[width + 1 : 2 * width + 1] == [total % modulus for total in read]
-            assert {*values[: width + 1], *values[2 * width + 2 :]} <= {-100}
-        assert row[0][2 * width + 1] == -100
-        assert f"{row[-1][2 * width + 1]:02}" == task.answer(prompt)  # "=" is behind the last digit, and a step later
-
-
-@pytest.mark.parametrize(
-    "other", [{"digits": None}, {"pad": False}, {"reverse": "all"}, {"modulus": 10}, {"modulus": 101}]
-)
-def test_modular_addition_without_hints_says_why(other: dict[str, Any]) -> None:
-    known = {"modulus": 97, "digits": (1, 5), "pad": True}
-    with pytest.raises(UserError, match=r"hints of modular_addition need .* not 'plain', .* and \d+$") as caught:
-        get_task("modular_addition", **known | other).hints(["12+34="], 2)
-    assert "\n" not in str(caught.value)
 
 
 @given(modulus=st.integers(2, 10**60) | st.integers(1, 50).map(lambda n: 10**n), seeds=st.tuples(LONG, LONG))

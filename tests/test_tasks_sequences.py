@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_tasks import get_task
@@ -37,6 +37,7 @@ def test_generated_rows_of_all_lengths(name: str) -> None:
 
 
 @given(texts=st.lists(st.text("01", min_size=1, max_size=12), min_size=1, max_size=4), steps=st.integers(1, 15))
+@settings(deadline=None)
 def test_hints_of_parity_are_those_of_what_ends_with_a_character(texts: list[str], steps: int) -> None:
     (told,) = get_task("parity", length=(1, 12)).hints([f"{text}=" for text in texts], steps).values()
     assert told.shape == (len(texts), steps, max(map(len, texts)) + 1 + 1)
@@ -47,6 +48,12 @@ def test_hints_of_parity_are_those_of_what_ends_with_a_character(texts: list[str
             last = text[max(len(text) - step + 1, 0) :].count("1") % 2 if step > 1 else -100
             rest = [-100] * (told.shape[2] - len(text) - 1)
             assert values == [*(window.count("1") % 2 for window in windows), last, *rest]
+
+
+def test_hints_of_parity_follow_the_alphabet() -> None:
+    task = get_task("parity", length=(1, 3), alphabet="ab")
+    assert task.hint_steps == 4
+    assert task.hints(["bba="], 4)["parity"][0, -1].tolist() == [1, 0, 0, 0, -100] and task.answer("bba=") == "a"
 
 
 def test_hints_of_a_wrong_prompt_are_refused() -> None:

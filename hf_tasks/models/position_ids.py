@@ -267,7 +267,8 @@ class Occurrence(PositionIds):
     def __call__(self, tokens: Tokens, draw: bool) -> torch.Tensor:
         assert tokens.kind is not None and tokens.ids is not None
         runs = _runs(tokens.kind)
-        kinds = runs.opener * (tokens.ids.max() + 1) + tokens.ids  # equal for equal tokens of one number alone
+        # Equal for equal digits of one number alone; what is no digit (padding may have the id of one) is set apart.
+        kinds = torch.where(runs.digit, runs.opener * (tokens.ids.max() + 1) + tokens.ids, -1)
         ordered, order = kinds.sort(dim=1, stable=True)
         first = torch.ones_like(ordered, dtype=torch.bool)
         first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

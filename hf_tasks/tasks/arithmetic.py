@@ -34,7 +34,6 @@ from hf_tasks.tasks.digits import (
     settle,
     subtract,
     widen,
-    windows,
 )
 from hf_tasks.tasks.hard_sums import FAMILIES, SHORTEST, nines_plus_one
 from hf_tasks.tasks.hashing import hash_name, hash_places, mix64, stream
@@ -549,7 +548,6 @@ class ModularAddition(ArithmeticTask):
 
     name: ClassVar[str] = "modular_addition"
     formats: ClassVar[tuple[str, ...]] = NUMBER_FORMATS
-    hint_classes: ClassVar[Mapping[str, int]] = {"tens": 10, "ones": 10}
 
     modulus: int = 97
     digits: Span | tuple[Span, ...] | None = None
@@ -596,34 +594,6 @@ class ModularAddition(ArithmeticTask):
     @property
     def problem_count(self) -> int:
         return self.modulus**2 if self.digits is None else numbers_within(spans_of(self.digits, 2))
-
-    @property
-    def hint_steps(self) -> int:
-        """One a digit of the wider operand, and one for the equals sign."""
-        self._check_hints()
-        return max(self.operand_places) + 1
-
-    def _check_hints(self) -> None:
-        known = (self.format, self.reverse, self.pad) == ("plain", "none", True)
-        if not known or self.digits is None or not 10 < self.modulus <= 100:
-            raise UserError(
-                "hints of modular_addition need format='plain', reverse='none', pad=True, digits and a modulus of two "
-                f"digits or 100, not {self.format!r}, {self.reverse!r}, {self.pad}, {self.digits} and {self.modulus}"
-            )
-
-    def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
-        """The remainder of the places that end with each digit of the second operand, of one more every step; `=` takes
-        that of the last. So a place is ten times what the place before it was a step ago, and its own two digits."""
-        self._check_hints()
-        widths = np.array([prompt.index("+") for prompt in prompts])
-        found = {name: np.full((len(prompts), steps, 2 * widths.max() + 4), -100) for name in self.hint_classes}
-        for width in np.unique(widths).tolist():
-            rows = np.flatnonzero(widths == width)
-            text = np.array([[*prompts[row].encode()] for row in rows.tolist()]) - ord("0")
-            told = windows(text[:, :width] + text[:, width + 1 : 2 * width + 1], 10, self.modulus, steps)
-            for name, digits in zip(self.hint_classes, np.divmod(told, 10), strict=True):
-                found[name][rows, :, width + 1 : 2 * width + 2] = np.where(told == -100, -100, digits)
-        return found
 
     def _draw(self, rng: np.random.Generator, count: int) -> Problems:
         if self.digits is not None:

@@ -113,25 +113,6 @@ def remainder(digits: np.ndarray, divisor: int, places: int) -> np.ndarray:
     return (left[:, None] // 10 ** np.arange(places, dtype=np.int64) % 10).astype(np.uint8)
 
 
-def windows(terms: np.ndarray, base: int, divisor: int, steps: int) -> np.ndarray:
-    """Remainders of windows that grow, a term every step, so that each is made from the one that ended a place before.
-
-    Args:
-        terms: (rows, W), the highest first. base: what a term counts more than the next. divisor: at most 10**17.
-
-    Returns:
-        (rows, steps, W + 1): after step t, at place i, the sum of base^k terms[i - k] over k < t (as far as there are
-        terms), modulo the divisor; at place W what stood at place W - 1 a step before, -100 after the first.
-    """
-    told = np.full((len(terms), steps, terms.shape[1] + 1), -100)
-    state = np.zeros(terms.shape, dtype=np.int64)
-    for step in range(steps):
-        told[:, step, -1] = state[:, -1] if step else -100
-        state = (base * _higher(state) + terms) % divisor
-        told[:, step, :-1] = state
-    return told
-
-
 def product_columns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Column sums of the school multiplication, (rows, W) x (rows, W) -> (rows, 2W) int32, for `settle`."""
     rows, places = first.shape

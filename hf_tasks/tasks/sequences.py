@@ -19,7 +19,6 @@ import pyarrow as pa
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
 from hf_tasks.tasks.checks import shortened, span
-from hf_tasks.tasks.digits import windows
 from hf_tasks.tasks.hashing import hash_name, hash_places, mix64
 from hf_tasks.tasks.text import Cells, join, literal, text_array
 
@@ -212,13 +211,21 @@ class Parity(SequenceTask):
         return self.length[1] + 1
 
     def hints(self, prompts: Sequence[str], steps: int) -> dict[str, np.ndarray]:
-        """The parity of the characters that end with each, of one more every step; `=` takes that of the last."""
+        """The parity of the characters that end with each, of one more every step; `=` takes that of the last.
+
+        So what a character has is made from itself and from what the token before it had a step ago.
+        """
         widths = np.array([len(prompt) - 1 for prompt in prompts])
         told = np.full((len(prompts), steps, widths.max() + 2), -100)
         for width in np.unique(widths).tolist():
             rows = np.flatnonzero(widths == width)
-            terms = np.concatenate([self._parse(prompts[row])["places"] for row in rows.tolist()]) - 1
-            told[rows, :, : width + 1] = windows(terms, 1, 2, steps)
+            ones = np.concatenate([self._parse(prompts[row])["places"] for row in rows.tolist()]) == 2
+            state = np.zeros_like(ones)
+            for step in range(steps):
+                if step:
+                    told[rows, step, width] = state[:, -1]
+                state = np.pad(state, [(0, 0), (1, 0)])[:, :-1] ^ ones
+                told[rows, step, :width] = state
         return {"parity": told}
 
 
