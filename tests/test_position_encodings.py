@@ -254,7 +254,7 @@ def test_clipped_is_shaws_by_loops(clip: int) -> None:
 def test_a_window_that_begins_closed_stays_closed(tiny_model: Callable[..., Any], encode: Callable[..., Any]) -> None:
     closed = {"clip": 2, "initial": [-1000.0, 0.0, 0.0, 0.0, -1000.0]}
     model = tiny_model(("significance", "clipped", closed), num_hidden_layers=1, fresh=True)
-    # The second has other digits from the third place on, the third at the second place, which is the next to be written.
+    # The second differs from the third place on, the third text at the second place, which is the next to come.
     tokens = encode("^123456+654321=7", "^918256+307421=7", "^123476+654321=7")
     last = model(tokens).logits[:, -1]
     assert torch.equal(last[0], last[1]) and not torch.allclose(last[0], last[2])
