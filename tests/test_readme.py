@@ -69,6 +69,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "multiplication",
         "multiplication-loops",
         "modular-addition",
+        "state-tracking",
         "addition-in-context",
         "addition-samples",
         "addition-formats",
