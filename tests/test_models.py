@@ -78,14 +78,14 @@ def mixing(model: Any) -> Any:
 
 @pytest.fixture
 def batch(encode: Make) -> torch.Tensor:
-    """Two rows whose tokens are present and absent under every kind of ids."""
-    return encode("^12+34=640a", "b9a5 7+1=80")
+    """Two rows whose tokens are present, at distances, and absent under every kind of ids."""
+    return encode("^12+34=444a", "b9a5 7+1=80")
 
 
 @pytest.fixture
 def padded(encode: Make) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts of three lengths, padded on the left, and their mask."""
-    tokens = encode("^12+34+506=", "___^1 2b+7=", "______^9+8=")
+    tokens = encode("^12+33+505=", "___^1 1b+7=", "______^9+8=")
     return tokens, (tokens != 19).long()
 
 
