@@ -206,7 +206,8 @@ class Significance(PositionIds):
     `$12+34=640$` with reverse="answer" has the ids 3 2 1 3 2 1 0 1 2 3 4.
 
     A most-significant-first number is read from its right end, so its ids look ahead: it must stand complete in the
-    prompt. In the answer such a number is counted down from `answer_width` instead, which is known from the prompt.
+    prompt. In the answer such a number is counted down from `answer_width` instead, which is known from the prompt; its
+    sign, a separator with which it begins, has the place of the opener.
     """
 
     needs: ClassVar[str | None] = "digit_token_ids"
@@ -226,9 +227,12 @@ class Significance(PositionIds):
             times, plus = tokens.answer_width
             longest = torch.where(runs.boundary, runs.before, 0).cummax(1).values
             width = times * longest + plus
-            in_answer = tokens.answer.gather(1, runs.opener) & runs.digit
+            sign = tokens.answer.roll(1, 1) & (tokens.kind == SEPARATOR)
+            sign[:, 0] = False
+            opens_answer = tokens.answer | sign
+            in_answer = opens_answer.gather(1, runs.opener) & runs.digit
             place = torch.where(in_answer, width.gather(1, runs.opener) - runs.index + 1, place).clamp(min=ABSENT)
-            bound = torch.where(tokens.answer, width + 1, bound)
+            bound = torch.where(opens_answer, width + 1, bound)
         bound = torch.where(opens_reversed, 0, bound)
         # Behind a reversed number comes last, the answer's own opener excepted: it is what the first step looks from.
         bound = torch.where(in_reversed & (runs.before > 0) & ~tokens.answer, runs.before + 1, bound)
