@@ -608,6 +608,7 @@ OPTIONS: dict[tuple[str, str], Any] = {
     ("t5", "buckets"): 8,
     ("t5", "max_distance"): 20,
     ("clipped", "clip"): 2,
+    ("clipped", "window"): [0, 2],
     ("clipped", "initial"): [float(distance) for distance in range(-16, 17)],
     ("match", "initial"): 2.0,
     ("fire", "width"): 8,
@@ -632,7 +633,7 @@ def test_every_field_of_a_pair_matters(name: str, field: str, tiny_model: Make, 
         return
     pair = (name, "sinusoidal") if name in POSITION_IDS else ("sequential", name)
     tokens = encode("^123456789+12345678901=640")
-    fresh = field in ("initial", "threshold")
+    fresh = field in ("window", "initial", "threshold")
 
     def logits(options: dict, training: bool) -> torch.Tensor:
         model = tiny_model((*pair, options), fresh=fresh).train(training)
@@ -694,7 +695,21 @@ def test_bad_fields_are_refused_in_one_line(fields: dict, message: str, tiny_con
             {"ids": "token", "encoding": "clipped", "initial": [1, "2"]},
             r"must be list\[float\] \| None, not \[1, '2'\]",
         ),
-        ({"ids": "token", "encoding": "clipped", "initial": [1, 2]}, "needs 33 numbers for clip 16, not 2"),
+        (
+            {"ids": "token", "encoding": "clipped", "initial": [1, 2]},
+            "needs 33 numbers for the distances -16 to 16, not 2",
+        ),
+        (
+            {"ids": "token", "encoding": "clipped", "window": [1, 2], "initial": [1.0]},
+            "needs 2 numbers for the distances 1 to 2, not 1",
+        ),
+        *(
+            (
+                {"ids": "token", "encoding": "clipped", "window": window},
+                r"needs \[low, high\] between -16 and 16, not \[",
+            )
+            for window in ([1], [2, 1], [0, 17], [-17, 0], [0, 1, 2])
+        ),
         ({"ids": "abacus", "encoding": "none", "max_offset": -1}, "max_offset .* must be at least 0, not -1"),
         ({"ids": "token", "encoding": "match", "heads": [4]}, r"rising head numbers from 0 to 3, not \[4\]"),
         ({"ids": "token", "encoding": "match", "heads": [1, 1]}, "rising head numbers"),

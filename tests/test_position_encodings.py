@@ -252,7 +252,7 @@ def test_clipped_is_shaws_by_loops(clip: int) -> None:
 
 
 def test_a_window_that_begins_closed_stays_closed(tiny_model: Callable[..., Any], encode: Callable[..., Any]) -> None:
-    closed = {"clip": 2, "initial": [-1000.0, 0.0, 0.0, 0.0, -1000.0]}
+    closed = {"clip": 2, "window": [-1, 1]}
     model = tiny_model(("significance", "clipped", closed), num_hidden_layers=1, fresh=True)
     # The second differs from the third place on, the third text at the second place, which is the next to come.
     tokens = encode("^123456+654321=7", "^918256+307421=7", "^123476+654321=7")

@@ -38,7 +38,8 @@ def places(text: str, reverse: str, answer_width: tuple[int, int] | None = None)
 
     Digits of equal weight share an id, units are 1; most-significant-first runs are read from their right end, reversed
     runs from their left. The separator before a most-significant-first number sits one place above its top digit, the
-    one before a reversed number at 0, the one behind a reversed number one above its top; others have no place.
+    one before a reversed number at 0, the one behind a reversed number one above its top; others have no place. A plain
+    answer of known width is counted down from there, and a separator that opens it stands where "=" does.
     """
     walls = bounds(text)
     ids = []
@@ -47,7 +48,8 @@ def places(text: str, reverse: str, answer_width: tuple[int, int] | None = None)
         end = min((wall for wall in walls if wall > i), default=len(text))
         before = sum(c.isdigit() for c in text[opener + 1 : i])
         behind = sum(c.isdigit() for c in text[i + 1 : end])
-        answer = opener >= 0 and text[opener] == "="
+        signed = opener >= 1 and text[opener - 1] == "=" and text[opener] in SEPARATORS
+        answer = opener >= 0 and (text[opener] == "=" or (signed and reverse == "none"))
         backwards = reverse == "all" or (reverse == "answer" and answer)
         counted_down = reverse == "none" and answer_width is not None
 
@@ -68,7 +70,7 @@ def places(text: str, reverse: str, answer_width: tuple[int, int] | None = None)
             place = before + 1
         elif reverse == "all" or (reverse == "answer" and symbol == "="):
             place = 0
-        elif symbol == "=" and counted_down:
+        elif counted_down and (symbol == "=" or text[max(i - 1, 0)] == "="):
             place = width(i) + 1
         elif behind:
             place = behind + 1
@@ -125,6 +127,15 @@ def test_significance_counts_a_plain_answer_down(tiny_model: Callable[..., Any],
     fields = {"reversed_numbers": "none", "answer_width": [1, 1]}
     grown = [ids_of(tiny_model, encode, "significance", "$12+934=0946"[:n], **fields)[0] for n in range(8, 13)]
     assert grown[-1] == [3, 2, 1, 4, 3, 2, 1, 5, 4, 3, 2, 1]
+    assert all(grown[-1][: len(ids)] == ids for ids in grown), "an id changed while the answer grew"
+
+
+def test_significance_of_a_sign_is_that_of_the_opener(
+    tiny_model: Callable[..., Any], encode: Callable[..., Any]
+) -> None:
+    fields = {"reversed_numbers": "none", "answer_width": [1, 0]}
+    grown = [ids_of(tiny_model, encode, "significance", "$012+934=+922"[:n], **fields)[0] for n in range(9, 14)]
+    assert grown[-1] == [4, 3, 2, 1, 4, 3, 2, 1, 4, 4, 3, 2, 1]
     assert all(grown[-1][: len(ids)] == ids for ids in grown), "an id changed while the answer grew"
 
 

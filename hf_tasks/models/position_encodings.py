@@ -35,6 +35,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from .position_ids import ABSENT, enter
 
+CLOSED = -1000.0  # a bias that leaves a key no weight, in any of the number formats used
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -455,26 +457,34 @@ class Clipped(TableBias):
 
     Args:
         clip: distances beyond it, on either side, share the scalar at `clip`.
-        initial: the scalars before training, for the distances query - key from -clip to clip; zeros unless given.
+        window: [low, high], the distances query - key at which a head sees; from -clip to clip unless given. At others
+            the scalar begins at `CLOSED`, which leaves neither weight nor gradient beside a key that is seen.
+        initial: the scalars before training, for the distances of the window; zeros unless given.
     """
 
     whole_only = True
 
-    def __init__(self, shape: Shape, *, clip: int = 16, initial: list[float] | None = None) -> None:
+    def __init__(
+        self, shape: Shape, *, clip: int = 16, window: list[int] | None = None, initial: list[float] | None = None
+    ) -> None:
         super().__init__(shape)
         if clip < 1:
             raise ValueError(f"'clipped' needs a clip of at least 1, not {clip}")
-        if initial is not None and len(initial) != 2 * clip + 1:
-            raise ValueError(f"initial of 'clipped' needs {2 * clip + 1} numbers for clip {clip}, not {len(initial)}")
-        self.clip, self.initial = clip, initial
+        low, high = (-clip, clip) if window is None or len(window) != 2 else window
+        if (window is not None and len(window) != 2) or not -clip <= low <= high <= clip:
+            raise ValueError(f"window of 'clipped' needs [low, high] between {-clip} and {clip}, not {window}")
+        seen = high - low + 1
+        if initial is not None and len(initial) != seen:
+            raise ValueError(
+                f"initial of 'clipped' needs {seen} numbers for the distances {low} to {high}, not {len(initial)}"
+            )
+        closed = [[CLOSED] * (low + clip), [CLOSED] * (clip - high)]
+        self.clip, self.initial = clip, [*closed[0], *(initial or [0.0] * seen), *closed[1]]
         self.table = nn.Parameter(torch.empty(shape.heads, 2 * clip + 1))
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        if self.initial is None:
-            init.zeros_(self.table)
-        else:
-            init.copy_(self.table, torch.tensor(self.initial, dtype=torch.float32).expand_as(self.table))
+        init.copy_(self.table, torch.tensor(self.initial, dtype=torch.float32).expand_as(self.table))
 
     def index(self, distance: torch.Tensor) -> torch.Tensor:
         return distance.clamp(-self.clip, self.clip) + self.clip
