@@ -99,6 +99,7 @@ class Section:
     Attributes:
         task: another one than the recipe's, of which then no parameters are taken over, for evaluation neither.
         parameters: of the task, laid over the recipe's, in training and evaluation.
+        evaluation_parameters: laid over those, in evaluation alone.
         data: in place of the recipe's.
         lengths: of evaluation, in place of the recipe's.
         stock: an architecture of transformers ("bert", "albert"; the other keys are fields of its config), or a
@@ -117,6 +118,7 @@ class Section:
 
     task: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+    evaluation_parameters: dict[str, Any] = field(default_factory=dict)
     data: Data | None = None
     lengths: list[Any] | None = None
     stock: str | None = None
@@ -243,8 +245,9 @@ class Recipe(Experiment):
         """Task, parameters, and those of evaluation alone."""
         section = Section() if name is None else self.section(name)
         if section.task is not None:
-            return section.task, section.parameters, {}
-        return self.task, {**self.parameters, **section.parameters}, self.evaluation.parameters
+            return section.task, section.parameters, section.evaluation_parameters
+        evaluated = {**self.evaluation.parameters, **section.evaluation_parameters}
+        return self.task, {**self.parameters, **section.parameters}, evaluated
 
     def model_fields(self, name: str) -> dict[str, Any]:
         """The fields of one of the models: of its `PositionalConfig` or, with a base, of its adapter.

@@ -73,6 +73,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "addition-in-context",
         "addition-samples",
         "addition-formats",
+        "plain-format",
         "sum-of-products",
         "sgd-fine-tuning",
         "threshold-neurons",
