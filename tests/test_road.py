@@ -256,12 +256,15 @@ def test_a_model_is_trained_and_measured_on_its_own_task_and_lengths(recipe_file
         "evaluation.hard_lengths=[]",
         "models.usual.task=multiplication",
         "models.usual.parameters={digits: [[1, 3], [1, 1]], reverse: answer}",
+        "models.usual.evaluation_parameters={carry_heavy: 1.0}",
         "models.usual.lengths=[[3, 1], [6, 1]]",
         "models.ours.task=copy",
         "models.ours.parameters={length: [1, 4]}",
     ]
     recipe = load_recipe(str(recipe_file), settings=own)
-    assert recipe.task_at([6, 1], "usual").parameters()["digits"] == [[6, 6], [1, 1]]
+    asked = recipe.task_at([6, 1], "usual").parameters()
+    assert asked["digits"] == [[6, 6], [1, 1]] and asked["carry_heavy"] == 1.0
+    assert recipe.get_task("usual").parameters()["carry_heavy"] == 0.0
     results = run_recipe(recipe, [0], tmp_path / "out")
     assert [(run["name"], [one["slice"] for one in run["cells"]]) for run in results["runs"]] == [
         ("usual", [{"digits_a": 3, "digits_b": 1}, {"digits_a": 6, "digits_b": 1}]),
