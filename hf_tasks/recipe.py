@@ -99,7 +99,7 @@ class Section:
     Attributes:
         task: another one than the recipe's, of which then no parameters are taken over, for evaluation neither.
         parameters: of the task, laid over the recipe's, in training and evaluation.
-        evaluation_parameters: laid over those, in evaluation alone.
+        evaluation_parameters: laid over those in evaluation, and over what the recipe's own evaluation lays there.
         data: in place of the recipe's.
         lengths: of evaluation, in place of the recipe's.
         stock: an architecture of transformers ("bert", "albert"; the other keys are fields of its config), or a

@@ -251,6 +251,11 @@ def test_clipped_is_shaws_by_loops(clip: int) -> None:
     torch.testing.assert_close(encoding.bias(*ids), wanted)
 
 
+def test_a_window_holds_the_first_scalars() -> None:
+    encoding = build("clipped", clip=3, window=[0, 1], initial=[1.0, 2.0])
+    assert encoding.table.tolist() == [[-1000.0, -1000.0, -1000.0, 1.0, 2.0, -1000.0, -1000.0]] * HEADS
+
+
 def test_a_window_that_begins_closed_stays_closed(tiny_model: Callable[..., Any], encode: Callable[..., Any]) -> None:
     closed = {"clip": 2, "window": [-1, 1]}
     model = tiny_model(("significance", "clipped", closed), num_hidden_layers=1, fresh=True)

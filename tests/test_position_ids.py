@@ -39,7 +39,7 @@ def places(text: str, reverse: str, answer_width: tuple[int, int] | None = None)
     Digits of equal weight share an id, units are 1; most-significant-first runs are read from their right end, reversed
     runs from their left. The separator before a most-significant-first number sits one place above its top digit, the
     one before a reversed number at 0, the one behind a reversed number one above its top; others have no place. A plain
-    answer of known width is counted down from there, and a separator that opens it stands where "=" does.
+    answer of known width is counted down from its opener, and a separator that opens it stands where "=" does.
     """
     walls = bounds(text)
     ids = []

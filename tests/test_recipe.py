@@ -148,6 +148,18 @@ def test_padded_answers_have_places() -> None:
     load_recipe(NAME, "cpu", [*settings, "evaluation.parameters=null"])  # some of whose answers begin with a sign
 
 
+def test_a_models_evaluation_parameters_lie_over_the_recipes() -> None:
+    settings = [
+        "evaluation.parameters={carry_heavy: 0.0}",
+        "models.significance+clipped.evaluation_parameters={carry_heavy: 0.25}",
+    ]
+    recipe = load_recipe(NAME, "cpu", settings)
+    heavy = [
+        recipe.task_at(20, name).parameters()["carry_heavy"] for name in ("significance+clipped", "sequential+learned")
+    ]
+    assert heavy == [0.25, 0.0] and recipe.get_task("significance+clipped").parameters()["carry_heavy"] == 0.5
+
+
 def test_settings_lie_over_the_preset() -> None:
     recipe = load_recipe(NAME, "cpu", ["trainer.max_steps=7", "models.sequential+learned=null", "seeds=[3]"])
     assert recipe.trainer["max_steps"] == 7 and recipe.seeds == [3]

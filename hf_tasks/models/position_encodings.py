@@ -457,8 +457,9 @@ class Clipped(TableBias):
 
     Args:
         clip: distances beyond it, on either side, share the scalar at `clip`.
-        window: [low, high], the distances query - key at which a head sees; from -clip to clip unless given. At others
-            the scalar begins at `CLOSED`, which leaves neither weight nor gradient beside a key that is seen.
+        window: [low, high], the distances query - key at which a head sees; from -clip to clip unless given, and an end
+            at clip takes in all that lies beyond. At other distances the scalar begins at `CLOSED`, which leaves
+            neither weight nor gradient beside a key that is seen: one in the window, or one without a place.
         initial: the scalars before training, for the distances of the window; zeros unless given.
     """
 
@@ -470,9 +471,10 @@ class Clipped(TableBias):
         super().__init__(shape)
         if clip < 1:
             raise ValueError(f"'clipped' needs a clip of at least 1, not {clip}")
-        low, high = (-clip, clip) if window is None or len(window) != 2 else window
-        if (window is not None and len(window) != 2) or not -clip <= low <= high <= clip:
+        window = [-clip, clip] if window is None else window
+        if len(window) != 2 or not -clip <= window[0] <= window[1] <= clip:
             raise ValueError(f"window of 'clipped' needs [low, high] between {-clip} and {clip}, not {window}")
+        low, high = window
         seen = high - low + 1
         if initial is not None and len(initial) != seen:
             raise ValueError(
