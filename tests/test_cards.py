@@ -152,6 +152,12 @@ def test_picture_draws_curves_and_grids(results: dict[str, Any], tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["results.png"]
 
 
+def test_picture_of_all_lengths_together_has_no_logarithm(results: dict[str, Any]) -> None:
+    results["summary"] = [{**results["summary"][0], "slice": {}}]
+    curves, *_ = results_figure(results).axes
+    assert curves.get_xscale() == "linear" and list(curves.lines[0].get_xdata()) == [0]
+
+
 def test_picture_of_a_dataset_draws_shares_by_split(tmp_path: Path) -> None:
     task = get_task("addition", digits=(2, 2))
     write_dataset(task, tmp_path, {"train": 100, "test": 50})

@@ -180,9 +180,12 @@ def _draw_curves(axes: Axes, results: dict[str, Any], names: list[str]) -> None:
         rows = sorted(_cells(results, name, None), key=lambda row: length_of(row["slice"]))
         lengths = [length_of(row["slice"]) for row in rows]
         _draw_band(axes, name, lengths, rows)
-    axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="length (digits of each operand)", ylabel="exact match")
+    known = sorted({length_of(row["slice"]) for name in names for row in _cells(results, name, None)})
+    # Problems of all lengths together stand at 0, where no logarithm is.
+    scale = "log" if all(known) else "linear"
+    axes.set(xscale=scale, ylim=(-0.03, 1.03), xlabel="length (digits of each operand)", ylabel="exact match")
     ticks: list[float] = []
-    for length in sorted({length_of(row["slice"]) for name in names for row in _cells(results, name, None)}):
+    for length in known:
         if not ticks or length >= 1.25 * ticks[-1]:  # nearer ones would overlap
             ticks.append(length)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
