@@ -480,8 +480,8 @@ class Clipped(TableBias):
             raise ValueError(
                 f"initial of 'clipped' needs {seen} numbers for the distances {low} to {high}, not {len(initial)}"
             )
-        closed = [[CLOSED] * (low + clip), [CLOSED] * (clip - high)]
-        self.clip, self.initial = clip, [*closed[0], *(initial or [0.0] * seen), *closed[1]]
+        self.clip, self.initial = clip, [CLOSED] * (2 * clip + 1)
+        self.initial[low + clip : high + clip + 1] = initial or [0.0] * seen
         self.table = nn.Parameter(torch.empty(shape.heads, 2 * clip + 1))
 
     def reset_parameters(self) -> None:
