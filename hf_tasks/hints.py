@@ -2,17 +2,20 @@
 
 - The word is that of the CLRS benchmark (Velickovic et al. 2022, arXiv 2205.15659). "Why can't transformers learn
   multiplication?" (arXiv 2510.00184) tells one layer the running sum of a product; here layers are told one step each.
-- Nothing is written: hints are read off hidden states, by heads that are thrown away when training ends. The model that
-  is left is like any other, and answers at once.
+- Nothing is written: hints are read off hidden states, by heads that are no part of the finished model, which is like any
+  other and answers at once. They lie beside it, in a file of their own, for models that go on from it: with new heads the
+  first hundreds of steps would undo what its layers know.
 - Layers that are applied again and again take as many steps of the algorithm in every loop. More loops than in training
   take more steps.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -20,12 +23,28 @@ from hf_tasks.clauses import NO_LABEL, mean_of_all
 from hf_tasks.tasks import Task
 
 HEADS = "hint_heads"  # of a model in training
+FILE = "hint_heads.safetensors"  # in the folder of a finished one
 
 
-def add_hint_heads(model: Any, task: Task) -> None:
-    """One linear head for each of the task's hints."""
-    heads = {name: nn.Linear(model.config.hidden_size, classes) for name, classes in task.hint_classes.items()}
-    setattr(model, HEADS, nn.ModuleDict(heads))
+def add_hint_heads(model: Any, task: Task, before: Path | None = None) -> None:
+    """One linear head for each of the task's hints: new, or those of the finished model that this one goes on from.
+
+    Args:
+        before: its folder; without heads in it, or with those of another task, they are new.
+    """
+    sizes = task.hint_classes.items()
+    heads = nn.ModuleDict({name: nn.Linear(model.config.hidden_size, classes) for name, classes in sizes})
+    if before is not None and (before / FILE).is_file():
+        kept = load_file(before / FILE)
+        if {name: each.shape for name, each in kept.items()} == {n: e.shape for n, e in heads.state_dict().items()}:
+            heads.load_state_dict(kept)
+    setattr(model, HEADS, heads)
+
+
+def save_hint_heads(model: Any, folder: Path) -> None:
+    """Write the heads of a model, if it has any, into the folder of the finished one."""
+    if hasattr(model, HEADS):
+        save_file(getattr(model, HEADS).state_dict(), folder / FILE)
 
 
 def drop_hint_heads(model: Any) -> None:

@@ -27,13 +27,14 @@ from hf_tasks.cards import eval_results, license_of, render_dataset_card, render
 from hf_tasks.dataset import DEFAULT_CONFIG, PICTURE, PROVENANCE, finished_splits, in_order, read_provenance
 from hf_tasks.errors import UserError
 from hf_tasks.leaks import find_shared_row
+from hf_tasks.hints import FILE as HEADS_FILE
 from hf_tasks.recipe import TEXT, Experiment, read_recipe, run_name
 from hf_tasks.upload import Content, Published, Standing, Upload, Where, send
 
 NOT_EVALUATED = "> **This model was not evaluated** with `hf_tasks`: nothing is known of how well it does.\n"
 
-# Copies of what results.json says, and pickles that name paths of this machine.
-_LEFT_OUT = ("cells.json", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "*.part")
+# Copies of what results.json says, heads that no finished model has, and pickles that name paths of this machine.
+_LEFT_OUT = ("cells.json", HEADS_FILE, "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "*.part")
 # Files of an earlier version of a model that loaders would take for the new one's if they stayed.
 _REPLACED = ("*.safetensors", "*.safetensors.index.json", "adapter_*")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -51,7 +51,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
 from hf_tasks.freeze import freeze_embeddings, training_bytes
-from hf_tasks.hints import HintCollator, add_hint_heads, drop_hint_heads, hint_loss
+from hf_tasks.hints import HintCollator, add_hint_heads, drop_hint_heads, hint_loss, save_hint_heads
 from hf_tasks.mimic import mimic
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned
@@ -691,7 +691,8 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool, output: P
         collator, loss = AnswerCollator(tokenizer.pad_token_id), None  # type: ignore[arg-type]
         model = _begun(recipe, name, seed, _build_model(recipe, name), output)
         if per_hint is not None:
-            add_hint_heads(model, task)
+            before = recipe.section(name).start_from
+            add_hint_heads(model, task, None if before is None else output / run_name(before, seed))
             collator = HintCollator(collator, task, model.config.num_hidden_layers // per_hint)
             loss = hint_loss(model, per_hint, training_arguments(recipe, "unused", seed))
     return {
@@ -760,6 +761,9 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     rows_seen = trainer.state.global_step * rows_per_step(trainer.args)
     whole, model = workshop / "model", typing.cast(Any, trainer.model)
     model.config.use_cache = True  # the Trainer switches it off
+    whole.mkdir(parents=True, exist_ok=True)
+    if trainer.is_world_process_zero():
+        save_hint_heads(model, whole)
     drop_hint_heads(model)
     trainer.save_model(str(whole))  # of weights that are sharded, every process has a part
     if not trainer.is_world_process_zero():
