@@ -26,8 +26,8 @@ from hf_tasks.analysis.plots import draw_statistics
 from hf_tasks.cards import eval_results, license_of, render_dataset_card, render_metric_card, render_model_card
 from hf_tasks.dataset import DEFAULT_CONFIG, PICTURE, PROVENANCE, finished_splits, in_order, read_provenance
 from hf_tasks.errors import UserError
-from hf_tasks.leaks import find_shared_row
 from hf_tasks.hints import FILE as HEADS_FILE
+from hf_tasks.leaks import find_shared_row
 from hf_tasks.recipe import TEXT, Experiment, read_recipe, run_name
 from hf_tasks.upload import Content, Published, Standing, Upload, Where, send
 
