@@ -3,8 +3,8 @@
 - The word is that of the CLRS benchmark (Velickovic et al. 2022, arXiv 2205.15659). "Why can't transformers learn
   multiplication?" (arXiv 2510.00184) tells one layer the running sum of a product; here layers are told one step each.
 - Nothing is written: hints are read off hidden states, by heads that are no part of the finished model, which is like
-  any other and answers at once. They lie beside it, in a file of their own, for models that go on from it: with new heads
-  the first hundreds of steps would undo what its layers know.
+  any other and answers at once. They lie beside it, in a file of their own, for models that go on from it: new heads
+  would undo in their first hundreds of steps what its layers know.
 - Layers that are applied again and again take as many steps of the algorithm in every loop. More loops than in training
   take more steps.
 """

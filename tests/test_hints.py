@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from hf_tasks.errors import UserError
-from hf_tasks.hints import HintCollator, add_hint_heads, drop_hint_heads, hint_loss
+from hf_tasks.hints import FILE, HintCollator, add_hint_heads, drop_hint_heads, hint_loss, save_hint_heads
 from hf_tasks.models import PositionalForCausalLM
 from hf_tasks.recipe import build_config, load_recipe, run_name, training_arguments
 from hf_tasks.run import run_recipe
@@ -80,6 +80,22 @@ def test_loss_is_that_of_the_answer_and_of_every_hint(recipe_file: str) -> None:
     drop_hint_heads(model)
     drop_hint_heads(model)
     assert not hasattr(model, "hint_heads")
+
+
+def test_a_model_goes_on_with_the_heads_of_the_one_before(recipe_file: str, tmp_path: Path) -> None:
+    later = "{start_from: hints, layers_per_hint: 1, positions: [{ids: sequential, encoding: clipped}], "
+    settings = [f"models.later={later}trainer: {{max_steps: 0}}}}"]
+    run_recipe(load_recipe(recipe_file, settings=settings), [0], tmp_path / "out")
+    before, after = (load_file(tmp_path / "out" / run_name(name, 0) / FILE) for name in ("hints", "later"))
+    assert {*before} == {*after} and all(torch.equal(before[name], after[name]) for name in before)
+
+    model: Any = PositionalForCausalLM(build_config(load_recipe(recipe_file), "hints"))
+    parity = get_task("parity")
+    add_hint_heads(model, parity, tmp_path / "out" / run_name("hints", 0))  # heads of another task: new ones
+    assert {*model.hint_heads} == {*parity.hint_classes}
+    drop_hint_heads(model)
+    save_hint_heads(model, tmp_path)
+    assert not (tmp_path / FILE).exists()
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,8 @@ def test_a_model_of_no_recipe_goes_with_a_card_of_its_own(folder: Path, tmp_path
     foreign.mkdir()
     for name in ("config.json", "model.safetensors"):
         (foreign / name).write_bytes((folder / name).read_bytes())
-    (foreign / "training_args.bin").write_bytes(b"a pickle")
+    for name in ("training_args.bin", "hint_heads.safetensors"):
+        (foreign / name).write_bytes(b"stays")
     with pytest.raises(UserError, match=r"has no card: write README\.md"):
         publish_model(foreign, "me/it", allow_unevaluated=True, dry_run=True)
     (foreign / "README.md").write_text("# Mine\n")
