@@ -404,6 +404,7 @@ def _check(recipe: Recipe) -> None:
         **{f"evaluation.{f.name}": getattr(wanted, f.name) for f in fields(wanted) if f.type in (int, int | None)},
         **{f"evaluation.sizes.{length}": size for length, size in wanted.sizes.items()},
     })  # fmt: skip
+    _check_tasks(recipe)
     if wanted.pooled:
         _check_pooled(recipe)
     if recipe.base is None:
@@ -412,6 +413,17 @@ def _check(recipe: Recipe) -> None:
     else:
         _check_adapters(recipe)
     check_trainers(recipe)
+
+
+def _check_tasks(recipe: Recipe) -> None:
+    """Build what every model is trained on and evaluated on."""
+    for name in recipe.models:
+        try:
+            recipe.get_task(name)
+            for length in recipe.lengths(name):
+                recipe.task_at(length, name)
+        except UserError as error:
+            raise UserError(f"{recipe.name}.models.{name}: {error}") from error
 
 
 def _check_pooled(recipe: Recipe) -> None:

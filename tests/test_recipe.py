@@ -80,6 +80,14 @@ def test_the_papers_comparison_is_trained_as_published() -> None:
         (["trainer.max_step=5"], "unknown key of addition-extrapolation.trainer .* 'max_step' .*max_steps"),
         (["task=additon"], "unknown task 'additon' .did you mean 'addition'"),
         (["parameters.digts=[1,2]"], "unknown parameter of addition 'digts'"),
+        (
+            ["evaluation.parameters={carry_hevy: 0.0}"],
+            r"^addition-extrapolation\.models\.sequential\+learned: unknown parameter of addition 'carry_hevy'",
+        ),
+        (
+            ["models.significance+clipped.evaluation_parameters={carry_hevy: 0.0}"],
+            r"^addition-extrapolation\.models\.significance\+clipped: unknown parameter of addition 'carry_hevy'",
+        ),
         (["models.x.positions=[{ids: sequental, encoding: rotary}]"], "unknown position ids 'sequental'"),
         (["models.x.positions=[{ids: sequential, encoding: rotory}]"], "unknown position encoding 'rotory'"),
         (["models.x.positions=[{ids: sequential, encoding: rotary, clip: 2}]"], "unknown key of the pair"),
