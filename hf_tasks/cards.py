@@ -52,18 +52,17 @@ def card_template(name: str) -> Path:
 
 
 def results_table(results: Results, case: str | None = None) -> list[dict[str, Any]]:
-    """One row a slice: {"slice": text, model name: "median (minimum)"}, for `results` of one seed "value".
+    """One row a slice: {"slice": text, model name: "median (minimum)"}, of one seed "value".
 
     Args:
         results: the content of `results.json`.
         case: the hard family to show; None: the plain lengths.
     """
-    several = len(results["seeds"]) > 1
     rows: dict[str, dict[str, Any]] = {}
     wanted = [row for row in results["summary"] if row["slice"].get("case") == case]
     metrics = {row["metric"] for row in results["summary"]}
     for row in sorted(wanted, key=lambda row: length_of(row["slice"])):
-        value = f"{row['median']:.2f} ({row['min']:.2f})" if several else f"{row['median']:.2f}"
+        value = f"{row['median']:.2f} ({row['min']:.2f})" if row["seeds"] > 1 else f"{row['median']:.2f}"
         place = place_of(row["slice"])
         if len(metrics) > 1:
             place = f"{row['metric'].replace('_', ' ')}, {place}"
