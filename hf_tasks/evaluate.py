@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import Progress
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -157,7 +156,7 @@ def unseen(trained: Task, task: Task, length: int, prompts: list[str]) -> list[s
 
     Families of a handful of problems (99...9 + 1) are not drawn from the test split, so this is theirs to need.
     """
-    if length > np.max(trained.parameters()[trained.length_parameter]):
+    if length > trained.longest:
         return prompts
     return [prompt for prompt in prompts if task.split_of(prompt) == "test"]
 
@@ -290,7 +289,7 @@ def evaluate(recipe: Any, runs: list[tuple[str, int, Path]], output: Path) -> di
         cells = evaluate_model(recipe, name, folder)
         shown = _shown(folder)
         entries.append({"name": name, "seed": seed, **facts, **order, **watched, **shown, "cells": cells})
-    ceilings = last_ceilings(recipe)
+    ceilings = last_ceilings(recipe, list(dict.fromkeys(name for name, _, _ in runs)))
     references = _references(recipe, output)
     results = {
         "recipe": recipe.name,
@@ -348,14 +347,17 @@ def _references(recipe: Any, output: Path) -> list[dict[str, Any]]:
     return references(recipe, output)
 
 
-def last_ceilings(recipe: Any) -> list[dict[str, Any]]:
-    """The counting ceiling of the last clause at every length, of a token classifier that reads single paths.
+def last_ceilings(recipe: Any, names: list[str]) -> list[dict[str, Any]]:
+    """The counting ceiling of the last clause at every length, of token classifiers that read single paths.
+
+    Args:
+        names: models of the recipe.
 
     Returns:
         {"name", "slice", "value", "ci95", "limit", "chance"} for every model and length; see analysis/ceiling.py.
     """
     found: list[dict[str, Any]] = []
-    for name in recipe.models if recipe.head == TOKEN_CLASSIFICATION else []:
+    for name in names if recipe.head == TOKEN_CLASSIFICATION else []:
         for length in filter(None, recipe.lengths(name)):
             task = recipe.task_at(length, name)
             parameters = task.parameters()

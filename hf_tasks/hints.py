@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.nn.functional import cross_entropy
 
 from hf_tasks.clauses import NO_LABEL, mean_of_all
@@ -42,9 +44,13 @@ def add_hint_heads(model: Any, task: Task, before: Path | None = None) -> None:
 
 
 def save_hint_heads(model: Any, folder: Path) -> None:
-    """Write the heads of a model, if it has any, into the folder of the finished one."""
+    """Write the heads of a model, if it has any, into the folder of the finished one; every process has to call it."""
     if hasattr(model, HEADS):
-        save_file(getattr(model, HEADS).state_dict(), folder / FILE)
+        # Of weights that are sharded, every process has a part.
+        gathered = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        whole: dict[str, Any] = get_model_state_dict(getattr(model, HEADS), options=gathered)
+        if PartialState().is_main_process:
+            save_file(whole, folder / FILE)
 
 
 def drop_hint_heads(model: Any) -> None:
@@ -76,13 +82,20 @@ class HintCollator:
         return {**batch, "labels": labels, "output_hidden_states": True}
 
 
-def hint_loss(model: Any, layers_per_hint: int, args: Any) -> Callable[..., torch.Tensor]:
-    """Cross-entropy of the answer, and of each hint behind every `layers_per_hint` layers; means, added up."""
+def hint_loss(model: Any, layers_per_hint: int, args: Any = None) -> Callable[..., torch.Tensor]:
+    """Cross-entropy of the answer, and of each hint behind every `layers_per_hint` layers; means, added up.
+
+    Args:
+        args: of the Trainer, where a batch is one part of a step's rows; None: it is all of them.
+
+    Returns:
+        (outputs with `logits` and `hidden_states`, labels (B, S, 1 + hints x steps)) -> a scalar.
+    """
     heads, norm = getattr(model, HEADS), model.base_model.norm
 
     def mean(logits: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         loss = cross_entropy(logits, told, ignore_index=NO_LABEL)
-        return mean_of_all(loss, (told != NO_LABEL).sum(), args)
+        return loss if args is None else mean_of_all(loss, (told != NO_LABEL).sum(), args)
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         del num_items_in_batch  # counts hints as well

@@ -302,15 +302,27 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
             if path.parent == RECIPES
             else UserError(f"no recipe file {name!r}; the package's own: {', '.join(recipe_names())}")
         )
-    content = read_yaml(path.read_text(encoding="utf-8"), path.name)
+    try:
+        content = read_yaml(path.read_text("utf-8"), path.name)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r} is no UTF-8 ({error}): give a text file in YAML") from error
     if not isinstance(content, dict):
         raise UserError(f"{path.name} must hold keys and values, not {type(content).__name__}")
     presets = value_of(dict[str, Any], content.pop("presets", None) or {}, f"{path.stem}.presets")
+    if not presets:
+        raise UserError(
+            f"{path.stem} has no presets: give it presets: {{{preset}: {{}}}}, or one that changes something"
+        )
     if preset not in presets:
         raise unknown_name("preset", preset, presets, f"recipe {path.stem}")
     content = lay_over(content, presets[preset] or {})
     for setting in settings or []:
         content = lay_over(content, parse_setting(setting))
+    sections = models if isinstance(models := content.get("models"), dict) else {}
+    for name, section in sections.items():
+        if section is None:
+            others = [each for each in sections if each != name]
+            raise unknown_name(f"model in {path.stem}.models to leave out (null)", name, others)
     kind, check = _kind(content)
     recipe = build(kind, {**content, "name": path.stem, "preset": preset}, path.stem)
     check(recipe)
@@ -403,6 +415,9 @@ def _check(recipe: Recipe) -> None:
         **{f"models.{name}.data.size": recipe.data_of(name).size for name in recipe.models},
         **{f"evaluation.{f.name}": getattr(wanted, f.name) for f in fields(wanted) if f.type in (int, int | None)},
         **{f"evaluation.sizes.{length}": size for length, size in wanted.sizes.items()},
+        **{f"evaluation.layers.{length}": layers for length, layers in wanted.layers.items()},
+        **{f"models.{name}.mimic.{key}": value for name in recipe.models
+           if (mimic := recipe.section(name).mimic) is not None for key, value in vars(mimic).items()},
     })  # fmt: skip
     _check_tasks(recipe)
     if wanted.pooled:
@@ -440,13 +455,15 @@ def _check_pooled(recipe: Recipe) -> None:
 
 def check_trainers(recipe: Experiment) -> None:
     """Build the arguments of the recipe's `trainer`, and of every model that has one of its own."""
-    training_arguments(recipe, "unused", 0)
-    for name in recipe.models:
-        own, where = recipe.section(name).trainer, f"{recipe.name}.models.{name}.trainer"
+    trainers = {f"{recipe.name}.models.{name}.trainer": recipe.section(name).trainer for name in recipe.models}
+    for where, own in {f"{recipe.name}.trainer": recipe.trainer, **trainers}.items():
         if recipe.optimizer == MUON and "optim" in own:
             raise UserError(
                 f"{where}.optim {own['optim']!r} is not read: the recipe's optimizer is {MUON}; leave out one"
             )
+    training_arguments(recipe, "unused", 0)
+    for name in recipe.models:
+        own, where = recipe.section(name).trainer, f"{recipe.name}.models.{name}.trainer"
         if own:
             training_arguments(recipe.with_trainer_of(name), "unused", 0, where)
 
@@ -525,6 +542,9 @@ def _check_adapters(recipe: Recipe) -> None:
         where = f"{recipe.name}.models.{name}"
         if recipe.section(name).start_from is not None:
             raise UserError(f"{where}.start_from: all models of the recipe start from its base: leave it out")
+        for key in ("stock", "pretrained", "mimic", "layers_per_clause", "layers_per_hint"):
+            if getattr(recipe.section(name), key):
+                raise UserError(f"{where}.{key} is for new models, and the recipe has a base: leave one of the two out")
         adapted = read_section(recipe.model_fields(name), where) is not None
         if adapted and recipe.section(name).freeze_embeddings:
             raise UserError(

@@ -51,7 +51,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
 from hf_tasks.freeze import freeze_embeddings, training_bytes
-from hf_tasks.hints import HintCollator, add_hint_heads, drop_hint_heads, hint_loss, save_hint_heads
+from hf_tasks.hints import HEADS, HintCollator, add_hint_heads, drop_hint_heads, hint_loss, save_hint_heads
 from hf_tasks.mimic import mimic
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned
@@ -719,9 +719,11 @@ def _sharpness_callback(recipe: Recipe, name: str, parts: dict[str, Any]) -> Sha
     """On the first training rows, by the loss that is trained."""
     rows = list(itertools.islice(parts["train_dataset"], recipe.evaluation.every_size))
     batch, of = parts["data_collator"](rows), parts["compute_loss_func"]
-    per_clause = recipe.section(name).layers_per_clause
-    if per_clause is not None:  # the loss of training is a share of it: of an accumulated step, of several processes
+    # That of training is a share of it: of an accumulated step, of several processes.
+    if (per_clause := recipe.section(name).layers_per_clause) is not None:
         of = loss_by_depth(parts["model"], per_clause)
+    elif hasattr(parts["model"], HEADS):
+        of = hint_loss(parts["model"], typing.cast(int, recipe.section(name).layers_per_hint))
 
     def loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         if of is None:
@@ -762,8 +764,8 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     whole, model = workshop / "model", typing.cast(Any, trainer.model)
     model.config.use_cache = True  # the Trainer switches it off
     whole.mkdir(parents=True, exist_ok=True)
-    if trainer.is_world_process_zero():
-        save_hint_heads(model, whole)
+    save_hint_heads(model, whole)
+    needed = training_bytes(model, trainer.optimizer)
     drop_hint_heads(model)
     trainer.save_model(str(whole))  # of weights that are sharded, every process has a part
     if not trainer.is_world_process_zero():
@@ -775,7 +777,7 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
         "train_examples": min(len(data), rows_seen) if isinstance(data := trainer.train_dataset, Sized) else rows_seen,
         "train_steps": trainer.state.global_step,
         "train_seconds": round(stopwatch.seconds, 3),
-        "training_bytes": training_bytes(model, trainer.optimizer),
+        "training_bytes": needed,
         "log_history": trainer.state.log_history,
     }
     write_text(whole / "training.json", json.dumps(facts, indent=1) + "\n")

@@ -323,6 +323,8 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
         (["model.hidden_size=32"], r"tiny.model is for new models, and base brings its own"),
         (["base=null"], r"tiny.adapter adapts a checkpoint: give it as base"),
         (["base=[7]"], r"tiny.base must be of type str"),
+        (["models.full.layers_per_hint=1"], "models.full.layers_per_hint is for new models, and the recipe has a base"),
+        (["models.full.stock=bert"], "models.full.stock is for new models, and the recipe has a base"),
         (["models.full.start_from=ours"], "models.full.start_from: all models of the recipe start from its base"),
     ],
 )

@@ -21,10 +21,10 @@ from hf_tasks.evaluate import last_ceilings
 from hf_tasks.mimic import association_map, local_map, mimic
 from hf_tasks.models import PositionalConfig, PositionalForTokenClassification
 from hf_tasks.recipe import load_recipe, run_name
-from hf_tasks.run import run_recipe
+from hf_tasks.run import claim, evaluate_recipe, run_recipe
 from hf_tasks.tasks import get_task
 from hf_tasks.tokenizer import build_tokenizer
-from hf_tasks.train import check_it_fits
+from hf_tasks.train import check_it_fits, train_model
 
 RECIPE = """
 title: Chains
@@ -121,7 +121,17 @@ def test_results_say_what_counting_reaches_and_in_which_order_depths_were_learne
 @pytest.mark.parametrize("different", [{"chains": 2}, {"depth": [2, 2]}, {"graph": "tree"}, {"order": "forward"}])
 def test_there_is_no_ceiling_where_counting_is_no_way_around(recipe_file: str, different: dict[str, Any]) -> None:
     settings = [f"parameters.{name}={value}" for name, value in different.items()]
-    assert last_ceilings(load_recipe(recipe_file, settings=settings)) == []
+    assert last_ceilings(load_recipe(recipe_file, settings=settings), ["looped", "d3"]) == []
+
+
+def test_what_stands_of_a_run_is_evaluated_without_the_rest(recipe_file: str, tmp_path: Path) -> None:
+    settings = ["models.mimicking=null", "models.bert=null", "evaluation.lengths=[4]"]
+    recipe = load_recipe(recipe_file, settings=settings)
+    claim(recipe, tmp_path / "out")
+    train_model(recipe, "d3", 0, tmp_path / "out")
+    results = evaluate_recipe(recipe, tmp_path / "out")
+    assert [one["name"] for one in results["ceilings"]] == ["d3"]
+    assert counting_markdown(results) in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_causal_classifier_reads_where_it_has_seen_the_clause(recipe_file: str, tmp_path: Path) -> None:
@@ -315,6 +325,7 @@ def test_accuracy_by_depth_counts_every_clause_once() -> None:
         ("evaluation.parameters.alphabet=40", "let both have one alphabet"),
         ("evaluation.grid=[3]", "evaluation.grid"),
         ("models.looped.mimc={}", "mimc"),
+        ("models.mimicking.mimic.steps=0", "models.mimicking.mimic.steps must be positive, not 0"),
         ("models.looped.start_from=d3", "unknown earlier model in chains.models.looped.start_from 'd3'"),
         ("models.bert.start_from=d3", "models of ours, and 'bert' is stock"),
         (

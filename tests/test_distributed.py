@@ -34,6 +34,7 @@ from hf_tasks.cli import main
 from hf_tasks.corpora import steps
 from hf_tasks.dataset import write_dataset
 from hf_tasks.errors import UserError
+from hf_tasks.hints import FILE, add_hint_heads, save_hint_heads
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM
 from hf_tasks.recipe import load_recipe
 from hf_tasks.run import run_recipe
@@ -471,6 +472,17 @@ def _shard(folder: str, share_layers: bool) -> None:
         again, stepped = PositionalForCausalLM.from_pretrained(folder), whole.state_dict()
         for name, tensor in again.state_dict().items():
             torch.testing.assert_close(tensor, stepped[name], rtol=1e-4, atol=1e-6)
+
+    add_hint_heads(whole, get_task("parity"))
+    heads: Any = whole.hint_heads
+    told = {name: tensor.clone() for name, tensor in heads.state_dict().items()}
+    for head in heads.values():
+        fully_shard(head, mesh=mesh)
+    assert all(isinstance(parameter, DTensor) for parameter in heads.parameters())
+    save_hint_heads(whole, Path(folder))
+    if get_rank() == 0:
+        kept = load_file(Path(folder) / FILE)
+        assert {*kept} == {*told} and all(torch.equal(kept[name], told[name]) for name in told)
     destroy_process_group()
 
 

@@ -98,6 +98,22 @@ def test_a_model_goes_on_with_the_heads_of_the_one_before(recipe_file: str, tmp_
     assert not (tmp_path / FILE).exists()
 
 
+def test_sharpness_of_hints_does_not_depend_on_accumulation(recipe_file: str, tmp_path: Path) -> None:
+    measured = []
+    for accumulated in (1, 4):
+        settings = [
+            "trainer.per_device_train_batch_size=2",
+            f"trainer.gradient_accumulation_steps={accumulated}",
+            "trainer.max_steps=1",
+            "trainer.learning_rate=0.0",
+            "evaluation={lengths: [2], size: 4, sharpness: 1, every_size: 8}",
+        ]
+        recipe = load_recipe(recipe_file, settings=settings)
+        (run,) = run_recipe(recipe, [0], tmp_path / f"out{accumulated}")["runs"]
+        measured.append(run["sharpness"][0]["sharpness"])
+    assert measured[0] == pytest.approx(measured[1], rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

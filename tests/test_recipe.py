@@ -116,6 +116,9 @@ def test_the_papers_comparison_is_trained_as_published() -> None:
         (["evaluation.hard_size=0"], "evaluation.hard_size must be positive, not 0"),
         (["evaluation.sizes={50: 0}"], "evaluation.sizes.50 must be positive, not 0"),
         (["evaluation.sizes.50=3"], "a key of .*evaluation.sizes must be of type int, not '50'"),
+        (["evaluation.layers={8: 0}"], "evaluation.layers.8 must be positive, not 0"),
+        (["optimizer=muon", "trainer.optim=sgd"], "addition-extrapolation.trainer.optim 'sgd' is not read"),
+        (["models.none=null"], "unknown model in .*models to leave out .* 'none'.*; known: sequential"),
         (["encoding_lr_multiplier.clipped=-3"], "encoding_lr_multiplier.clipped must be positive"),
         (["trainer.learning_rate"], "--set takes key=value"),
         (["trainer={"], "no valid YAML"),
@@ -166,6 +169,15 @@ def test_a_models_evaluation_parameters_lie_over_the_recipes() -> None:
         recipe.task_at(20, name).parameters()["carry_heavy"] for name in ("significance+clipped", "sequential+learned")
     ]
     assert heavy == [0.25, 0.0] and recipe.get_task("significance+clipped").parameters()["carry_heavy"] == 0.5
+
+
+def test_files_that_are_no_recipe_are_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("title: Zähler\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin\.yaml' is no UTF-8 .*: give a text file in YAML$"):
+        load_recipe(str(tmp_path / "latin.yaml"))
+    (tmp_path / "bare.yaml").write_text("title: Bare\n")
+    with pytest.raises(UserError, match=r"^bare has no presets: give it presets: {cpu: {}}"):
+        load_recipe(str(tmp_path / "bare.yaml"))
 
 
 def test_settings_lie_over_the_preset() -> None:

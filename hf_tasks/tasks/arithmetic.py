@@ -112,6 +112,11 @@ class ArithmeticTask(Task):
 
     # What follows from it.
 
+    @property
+    def longest(self) -> int:
+        """The most digits of a number of a row."""
+        return max(self.operand_places)
+
     @cached_property
     def layout(self) -> Layout:
         """How this task is written."""

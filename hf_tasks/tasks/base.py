@@ -57,6 +57,11 @@ class Task(ABC):
         """Every parameter, JSON-ready; `get_task(task.name, **task.parameters()) == task`."""
         return {key: listed(value) for key, value in asdict(self).items()}
 
+    @property
+    def longest(self) -> int:
+        """The greatest length that a row can have, in what `length_parameter` counts."""
+        return int(np.max(self.parameters()[self.length_parameter]))
+
     # What a family supplies.
 
     @property
