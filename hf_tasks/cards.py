@@ -31,7 +31,7 @@ from huggingface_hub import (
 
 from hf_tasks import __version__
 from hf_tasks.files import write_bytes, write_text
-from hf_tasks.recipe import TEXT, TOKEN_CLASSIFICATION, Experiment, Recipe, run_name
+from hf_tasks.recipe import TEXT, TOKEN_CLASSIFICATION, Experiment, Recipe, origin_of, run_name
 from hf_tasks.tasks.hashing import SPLIT_SHARES
 
 LICENSE = "apache-2.0"
@@ -194,7 +194,7 @@ def render_model_card(
         return render_text_card(recipe, results, name, seed, repo_id, dataset_id, license)
     run = None if results is None else single_run(results, name, seed)["runs"][0]
     adapter = recipe.base is not None and recipe.model_fields(name).get("method", "none") != "none"
-    task = recipe.get_task(name)
+    task, origin = recipe.get_task(name), origin_of(recipe, name)
     data = _model_card_data(
         recipe,
         [task.name],
@@ -215,7 +215,9 @@ def render_model_card(
         seed=seed,
         run=run,
         adapter=adapter,
-        base=base_id or recipe.base,
+        base=base_id or origin,
+        origins=origin is not None,
+        ours=recipe.base is None and recipe.section(name).stock is None,
         started=recipe.section(name).start_from,
         source=repo_id or run_name(name, seed),
         dataset_id=dataset_id,
@@ -240,7 +242,11 @@ def render_recipe_card(recipe: Any, results: Results) -> str:
 
         return render_text_card(recipe, results, None, 0)
     tasks = list(dict.fromkeys(recipe.get_task(name).name for name in recipe.models))
-    return _fill(_model_card_data(recipe, tasks, library_name="transformers"), recipe, results, tasks=tasks, name=None)
+    licenses = {license_of(recipe, name) for name in recipe.models}
+    license = licenses.pop() if len(licenses) == 1 else ""
+    data = _model_card_data(recipe, tasks, library_name="transformers", license=license or None)
+    origins = any(origin_of(recipe, name) is not None for name in recipe.models)
+    return _fill(data, recipe, results, tasks=tasks, name=None, origins=origins)
 
 
 def write_cards(recipe: Experiment, results: Results, output: Path) -> None:
@@ -253,7 +259,8 @@ def write_cards(recipe: Experiment, results: Results, output: Path) -> None:
         write_text(folder / "results.json", json.dumps(own, indent=1) + "\n")
         write_bytes(folder / "results.png", picture)
         write_text(folder / "recipe.yaml", recipe.to_yaml())
-        card = render_model_card(recipe, results, run["name"], run["seed"], license=license_of(recipe))
+        license = license_of(recipe, run["name"])
+        card = render_model_card(recipe, results, run["name"], run["seed"], license=license)
         write_text(folder / "README.md", card)
 
 
@@ -271,11 +278,12 @@ def eval_results(run: dict[str, Any], dataset_id: str) -> str:
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, width=120)
 
 
-def license_of(recipe: Any) -> str:
-    """The licence of what a recipe trains: ours, or that of the base, if that is a folder whose card says it."""
-    if recipe.base is None:
+def license_of(recipe: Any, name: str) -> str:
+    """The licence of a model: ours, or that of what it begins from, if that is a folder whose card says it."""
+    origin = origin_of(recipe, name)
+    if origin is None:
         return LICENSE
-    card = Path(recipe.base) / "README.md"
+    card = Path(origin) / "README.md"
     try:
         head = ModelCard(card.read_text("utf-8"), ignore_metadata_errors=True).data.to_dict()
     except (OSError, ValueError, yaml.YAMLError):

@@ -10,6 +10,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
@@ -28,7 +29,7 @@ from hf_tasks.dataset import DEFAULT_CONFIG, PICTURE, PROVENANCE, finished_split
 from hf_tasks.errors import UserError
 from hf_tasks.hints import FILE as HEADS_FILE
 from hf_tasks.leaks import find_shared_row
-from hf_tasks.recipe import TEXT, Experiment, read_recipe, run_name
+from hf_tasks.recipe import TEXT, Experiment, origin_of, read_recipe, run_name
 from hf_tasks.upload import Content, Published, Standing, Upload, Where, send
 
 NOT_EVALUATED = "> **This model was not evaluated** with `hf_tasks`: nothing is known of how well it does.\n"
@@ -113,13 +114,14 @@ def publish_model(
     folder = Path(folder).resolve()  # a name is read off it, and "." has none
     files, recipe = _files_of(folder), _recipe_of(folder)
     _check_whole(folder, files)
-    license = license or ("" if recipe is None else license_of(recipe))
-    base = _base_of(folder, recipe)
+    name = "" if recipe is None else _name_of(folder, recipe)
+    license = license or (license_of(recipe, name) if name else "")
+    base = _base_of(folder, recipe, name)
     if base is None and base_id:
         raise UserError(f"{str(folder)!r} was trained from scratch, so it has no base: leave base_id out")
     if base is not None:
         base_id = _public_base(base, base_id)
-        recipe = None if recipe is None else replace(recipe, base=base_id)
+        recipe = _on_public_base(recipe, name, base_id) if name else None
         if "adapter_config.json" in files:
             config = _read_json(folder / "adapter_config.json") | {"base_model_name_or_path": base_id}
             files["adapter_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
@@ -231,17 +233,38 @@ def _own_card(folder: Path) -> str:
     return f"{head or ''}\n{NOT_EVALUATED}\n{text.lstrip()}"
 
 
-def _base_of(folder: Path, recipe: Any) -> str | None:
+def _name_of(folder: Path, recipe: Experiment) -> str:
+    """The model's name in its recipe; where nothing tells it, which is refused later, that of another."""
+    with suppress(UserError, OSError, LookupError, TypeError):
+        return str(_read_json(folder / "results.json")["runs"][0]["name"])
+    with suppress(UserError):
+        return _run_of(folder, recipe)[0]
+    return next(iter(recipe.models))
+
+
+def _base_of(folder: Path, recipe: Any, name: str) -> str | None:
     """What a model was trained from, by its adapter's configuration or its recipe; None: from scratch."""
     path = folder / "adapter_config.json"
     if not path.is_file():
-        return None if recipe is None else recipe.base
+        return origin_of(recipe, name) if name else None
     return str(_read_json(path).get("base_model_name_or_path") or "")
+
+
+def _on_public_base(recipe: Any, name: str, base_id: str) -> Any:
+    """The recipe, with what its model begins from by a name that others can load it by."""
+    if recipe.base is not None:
+        return replace(recipe, base=base_id)
+    return replace(recipe, models={**recipe.models, name: {**recipe.models[name], "stock": base_id}})
 
 
 def _public_base(base: str, base_id: str | None) -> str:
     """The base by a name that others can load it by."""
     found = base_id or base
+    from hf_tasks.adapters import SMOLLM2
+    from hf_tasks.stock import MINILM
+
+    if found in (SMOLLM2, MINILM):
+        raise UserError(f"the base {found!r} is a wheel: give the name of what it holds on the Hub with --base")
     if not _HUB_NAME.fullmatch(found) or Path(found).exists():
         raise UserError(
             f"the base {found!r} is a folder of this machine, which nobody else has: publish it first, then give its "

