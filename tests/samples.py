@@ -1,6 +1,8 @@
-"""A small recipe, results made up for it, and model folders as the road leaves them; nothing is trained."""
+"""A small recipe, results made up for it, model folders as the road leaves them, and mixes of pairs; nothing is trained."""
 
 import json
+from collections.abc import Iterable
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from hf_tasks.cards import write_cards
 from hf_tasks.evaluate import summary
 from hf_tasks.metrics.functions import cell
-from hf_tasks.models import PositionalForCausalLM
+from hf_tasks.models import ENCODINGS, POSITION_IDS, PositionalForCausalLM
 from hf_tasks.recipe import Recipe, build_config, load_recipe, run_name
 from hf_tasks.tokenizer import build_tokenizer
 
@@ -29,6 +31,15 @@ paper:
   - {claim: "Somebody else 2000: half of 5", source: a talk, value: 0.5, slice: {digits_a: 5, digits_b: 5}}
 presets: {cpu: {}}
 """
+
+
+def others(mixes: Iterable[list[tuple]]) -> list[tuple]:
+    """Pairs of (ids, encoding) that hold every name of the two registries which stands in none of these mixes."""
+    used = [*chain.from_iterable(mixes)]
+    ids = sorted(POSITION_IDS.keys() - {pair[0] for pair in used}) or ["sequential"]
+    encodings = sorted(ENCODINGS.keys() - {pair[1] for pair in used}) or ["rotary"]
+    count = max(len(ids), len(encodings))
+    return [*islice(zip(cycle(ids), cycle(encodings)), count)]
 
 
 def sums_recipe(folder: Path) -> Recipe:

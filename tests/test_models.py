@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
+from samples import others
 from torch import nn
 from transformers import (
     AutoModel,
@@ -59,6 +60,7 @@ COVER: dict[str, tuple[list[tuple], dict[str, Any]]] = {
     "convolved": ([("sequential", "rotary"), ("significance", "t5")],
                   {"qkv_conv_kernel": 4, "num_key_value_heads": 2, "share_layers": True}),
 }  # fmt: skip
+COVER["others"] = (others(pairs for pairs, _ in COVER.values()), {})  # and every name of the registries
 covered = pytest.mark.parametrize("name", COVER)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from samples import others
 
 from hf_tasks.models import (
     PositionalForCausalLM,
@@ -32,6 +33,7 @@ PAIRS: dict[str, list[tuple]] = {
     "frozen": [("random_float", "t5", {"learnable": False}), ("clause", "alibi"), ("segment", "random_tag")],
     "convolved": [("sequential", "rotary")],
 }
+PAIRS["others"] = others(PAIRS.values())
 FIELDS: dict[str, dict[str, Any]] = {"convolved": {"qkv_conv_kernel": 3}}
 HEADS = {
     "AutoModel": PositionalModel,
