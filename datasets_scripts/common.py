@@ -153,7 +153,8 @@ def run(module: str, tasks: Collection[str], corpora: Mapping[str, Corpus], argu
         arguments: of the command line; None: those of this process.
     """
     description = (run.__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    example = f"Example: python -m {module} --config {next(iter(tasks))} --output data --sizes train=1000 test=100"
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description, epilog=example)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", help=f"a task: {', '.join(tasks)}")
     what.add_argument("--corpus", help=f"all configs and splits of what is published: {', '.join(corpora)}")
@@ -177,7 +178,7 @@ def run(module: str, tasks: Collection[str], corpora: Mapping[str, Corpus], argu
                 raise unknown_name("task", options.config, tasks)
             sizes = parse_sizes(options.sizes or defaults)
             folder = write_dataset(get_task(options.config), options.output, sizes, options.seed or 0, command)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f'wrote {folder}; load it with load_dataset("{folder}")')

@@ -84,7 +84,9 @@ def _read(path: Path) -> pa.Table:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make a mix as a folder of parquet files with its card; returns the exit code, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(
-        prog="python -m datasets_scripts.textbooks", description=(main.__doc__ or "").partition(";")[0]
+        prog="python -m datasets_scripts.textbooks",
+        description=(main.__doc__ or "").partition(";")[0],
+        epilog="Example: python -m datasets_scripts.textbooks --corpus textbooks --output corpora/textbooks",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--corpus", help=f"a mix of the package: {', '.join(mix_names())}")

@@ -412,7 +412,10 @@ def publish(
         print(f"published to {done.url} (commit {done.commit[:12]}{f', tag {tag}' if tag else ''})")
 
 
-hub = typer.Typer(no_args_is_help=True, help="A Hub of your own: publish and load on a network without internet.")
+hub = typer.Typer(
+    no_args_is_help=True,
+    help="A Hub of your own, on a network without internet. Example: hf-tasks hub serve hub --port 8090",
+)
 app.add_typer(hub, name="hub")
 HubFolder = Annotated[Path, typer.Argument(help="Folder that holds the hub's repositories and users.")]
 

@@ -1,4 +1,4 @@
-"""A small recipe, results made up for it, model folders as the road leaves them, and mixes of pairs; nothing is trained."""
+"""A small recipe, results made up for it, model folders as the road leaves them, mixes of pairs; nothing is trained."""
 
 import json
 from collections.abc import Iterable

@@ -7,15 +7,38 @@ from pathlib import Path
 import datasets
 import pytest
 
-from datasets_scripts import common
+from datasets_scripts import common, textbooks
 from datasets_scripts.arithmetic import Arithmetic, main
 from datasets_scripts.common import parse_sizes
+from datasets_scripts.launch import local
+from hf_tasks.analysis import side_effects, threshold_neurons
 from hf_tasks.errors import UserError
 from hf_tasks.tasks import TASKS, get_task
 from hf_tasks.tasks.base import BLOCK
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"train": 2 * BLOCK + 10, "test": 20}
+
+
+COMMANDS = {
+    "datasets_scripts.arithmetic": main,
+    "datasets_scripts.textbooks": textbooks.main,
+    "datasets_scripts.launch.local": local.main,
+    "hf_tasks.analysis.side_effects": side_effects.main,
+    "hf_tasks.analysis.threshold_neurons": threshold_neurons.main,
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        COMMANDS[name](["--help"])
+    assert f"Example: python -m {name} " in " ".join(capsys.readouterr().out.split())
+
+
+def test_side_effects_of_no_run_are_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert side_effects.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("holds no run with a base: give the output folder of one\n")
 
 
 def build(cache: Path, **settings) -> Arithmetic:

@@ -93,7 +93,9 @@ def stages(job: Job, tasks: int) -> list[Stage]:
 
 def parser(module: str, description: str) -> argparse.ArgumentParser:
     """The options that every launcher has; the arguments of `hf-tasks generate`, and --tasks."""
-    made = argparse.ArgumentParser(prog=f"python -m datasets_scripts.launch.{module}", description=description)
+    example = f"Example: python -m datasets_scripts.launch.{module} addition --size 100000 --output shared/addition"
+    prog = f"python -m datasets_scripts.launch.{module}"
+    made = argparse.ArgumentParser(prog=prog, description=description, epilog=example)
     made.add_argument("task", help="a task; see: hf-tasks list tasks")
     made.add_argument("--size", type=int, required=True, help="number of rows")
     made.add_argument("--output", required=True, help="the folder to write, on a disk that all processes see")

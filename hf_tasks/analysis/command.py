@@ -12,7 +12,9 @@ def command(name: str, head: str | None, seeds: list[int]) -> argparse.ArgumentP
         seeds: where none are given.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m hf_tasks.analysis.{name}", description=(head or "").partition("\n")[0]
+        prog=f"python -m hf_tasks.analysis.{name}",
+        description=(head or "").partition("\n")[0],
+        epilog=f"Example: python -m hf_tasks.analysis.{name} --output runs/{name} --seeds 0",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of what is measured")
     parser.add_argument("--seeds", type=int, nargs="+", default=seeds)

@@ -8,6 +8,7 @@
     python -m hf_tasks.analysis.side_effects runs/addition-in-language-model-cpu
 """
 
+import argparse
 import json
 import platform
 import pydoc_data.topics
@@ -95,5 +96,21 @@ def compare(output: Path) -> dict[str, Any]:
     return results
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, or 2 behind one line about a mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hf_tasks.analysis.side_effects",
+        description=(__doc__ or "").partition("\n")[0],
+        epilog="Example: python -m hf_tasks.analysis.side_effects runs/addition-in-language-model-cpu",
+    )
+    parser.add_argument("folder", type=Path, help="output folder of a run with a base; side_effects.json comes into it")
+    try:
+        print(json.dumps(compare(parser.parse_args(arguments).folder), indent=1))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    print(json.dumps(compare(Path(sys.argv[1])), indent=1))
+    sys.exit(main())

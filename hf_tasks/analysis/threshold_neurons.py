@@ -27,6 +27,7 @@ from hf_tasks.analysis.plots import png
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import hardware, summary
 from hf_tasks.files import write_bytes, write_text
+from hf_tasks.metrics.functions import cell
 
 DIMENSIONS, ROWS, TEST_ROWS, SIGNAL, TIME = 200, 300, 2000, 3.0, 10.0  # Figure 1; TIME: steps x step size
 RATIOS = (0.5, 0.75, 0.95, 1.1, 1.25, 1.5, 2.0, 4.0, 8.0)  # step sizes over the threshold
@@ -127,7 +128,7 @@ def measure(ratios: tuple[float, ...], seeds: list[int], dimensions: int = DIMEN
             bias, right = train_neurons(ratio * threshold(dimensions), seed, dimensions)
             place = {"step_size": ratio}
             cells.append({"slice": place, "metric": "bias", "value": bias, "count": 1})
-            cells.append({"slice": place, "metric": "test accuracy", "value": right / TEST_ROWS, "count": TEST_ROWS})
+            cells.append(cell(right, TEST_ROWS, place, "test accuracy"))
             bar.update()
         runs.append({"name": "threshold neurons", "seed": seed, "cells": cells})
     bar.close()

@@ -41,6 +41,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.evaluate import hardware, summary
 from hf_tasks.files import write_text
 from hf_tasks.freeze import freeze_embeddings, gradient_norms, training_bytes
+from hf_tasks.metrics.functions import cell
 
 LITE = "efficientnet-lite0"
 TRAIN, HELD_OUT = 1000, 297  # of 1,797 digits; the rest is for the tests
@@ -219,11 +220,11 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
         best = max(ranks, key=lambda rate: ranks[rate])
         for number, seed in enumerate(seeds):
             end = tried[best][number]
+            counts = {part: len(rows[seed][part]) for part in ("same", "shifted")}
             cells = [
-                {"slice": {"text": f"{part} colours"}, "metric": "accuracy", "value": end["accuracy"][part],
-                 "count": len(rows[seed][part])}
-                for part in ("same", "shifted")
-            ]  # fmt: skip
+                cell(round(end["accuracy"][part] * count), count, {"text": f"{part} colours"}, "accuracy")
+                for part, count in counts.items()
+            ]
             others = {f"{rate:g}": ends[number]["accuracy"] for rate, ends in tried.items()}
             runs.append({"name": way, "seed": seed, "learning_rate": best, "tried": others, **end, "cells": cells})
     return {

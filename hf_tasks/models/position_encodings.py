@@ -139,7 +139,7 @@ class NoEncoding(PositionEncoding):
 
 @position_encoding("learned")
 class Learned(PositionEncoding):
-    """A table of vectors, one an id; its first row is "no place". Ids of `size` and more are refused.
+    """A table of vectors, one an id, as GPT-2 has it (`wpe`); its first row is "no place".
 
     Args:
         size: number of ids; larger ones are refused.
@@ -495,6 +495,8 @@ class Clipped(TableBias):
 @position_encoding("match")
 class Match(ScoreBias):
     """A learned scalar a head where query and key have the same id, 0 elsewhere.
+
+    Over tokens it is the association map of Zhang et al. 2022 (arXiv 2206.04301), as a bias; over places, as one, ours.
 
     Args:
         initial: the scalar before training.
