@@ -239,6 +239,11 @@ def _request(task: Task, split: str, size: int, seed: int, config: str, name: st
 
 
 def check_names(config: str, name: str | None, sizes: Mapping[str, int]) -> None:
+    """Refuse what can be no name of a config, or of the one split that `sizes` then has to hold.
+
+    Raises:
+        UserError: such a name.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", config) or config == DEFAULT_FOLDER:
         raise UserError(f"{config!r} is no name for a config: use letters, digits and _ -, and not {DEFAULT_FOLDER!r}")
     if name is None:

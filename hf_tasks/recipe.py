@@ -330,7 +330,11 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
 
 
 def read_recipe(path: Path) -> Any:
-    """The recipe of a run's `recipe.yaml`: one preset with all settings laid over it, as `Recipe.to_yaml` wrote it."""
+    """The recipe of a run's `recipe.yaml`: one preset with all settings laid over it, as `Recipe.to_yaml` wrote it.
+
+    Raises:
+        UserError: the file is no recipe.
+    """
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -462,7 +466,11 @@ def _check_pooled(recipe: Recipe) -> None:
 
 
 def check_trainers(recipe: Experiment) -> None:
-    """Build the arguments of the recipe's `trainer`, and of every model that has one of its own."""
+    """Build the arguments of the recipe's `trainer`, and of every model that has one of its own.
+
+    Raises:
+        UserError: as `training_arguments`, or an optimizer that is not read.
+    """
     trainers = {f"{recipe.name}.models.{name}.trainer": recipe.section(name).trainer for name in recipe.models}
     for where, own in {f"{recipe.name}.trainer": recipe.trainer, **trainers}.items():
         if recipe.optimizer == MUON and "optim" in own:
@@ -592,7 +600,11 @@ def check_stable(where: str, config: Any, tokenizer: Any, task: Task) -> None:
 
 
 def build_config(recipe: Recipe, name: str) -> Any:
-    """The `PositionalConfig` of one of the recipe's own models, for the tokenizer of its task."""
+    """The `PositionalConfig` of one of the recipe's own models, for the tokenizer of its task.
+
+    Raises:
+        UserError: no such model, or fields that a config does not take.
+    """
     from huggingface_hub.errors import StrictDataclassError
 
     from hf_tasks.models import PositionalConfig
@@ -609,7 +621,11 @@ def build_config(recipe: Recipe, name: str) -> Any:
 
 
 def training_arguments(recipe: Experiment, output: str, seed: int, where: str = "") -> Any:
-    """transformers' `TrainingArguments` for one run of the recipe; `where` names the section in a message."""
+    """transformers' `TrainingArguments` for one run of the recipe; `where` names the section in a message.
+
+    Raises:
+        UserError: a key that is unknown, not for a recipe, or of a wrong type or value.
+    """
     from transformers import TrainingArguments
 
     where = where or f"{recipe.name}.trainer"

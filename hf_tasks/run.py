@@ -77,7 +77,11 @@ def leave_group() -> bool:
 
 
 def train_recipe(recipe: Experiment, seeds: list[int], output: Path, jobs: int = 1, measured: bool = False) -> None:
-    """Train every model with every seed that does not stand yet, `jobs` at a time; see jobs.py."""
+    """Train every model with every seed that does not stand yet, `jobs` at a time; see jobs.py.
+
+    Raises:
+        UserError: seeds or jobs out of range, a recipe that does not fit, or a folder of something else.
+    """
     from accelerate import PartialState
 
     from hf_tasks.jobs import side_by_side

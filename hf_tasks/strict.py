@@ -33,7 +33,11 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def build(cls: type, content: Any, where: str) -> Any:
-    """A dataclass from a dictionary, strictly."""
+    """A dataclass from a dictionary, strictly.
+
+    Raises:
+        UserError: a key that is unknown or missing, or a value of a wrong type, by its place below `where`.
+    """
     if not isinstance(content, dict):
         raise UserError(f"{where} must hold keys and values, not {content!r}")
     hints = typing.get_type_hints(cls)
@@ -50,7 +54,11 @@ def build(cls: type, content: Any, where: str) -> Any:
 
 
 def value_of(wanted: Any, value: Any, where: str) -> Any:
-    """`value` if it is of the wanted type (whole numbers serve as floats), dataclasses built on the way."""
+    """`value` if it is of the wanted type (whole numbers serve as floats), dataclasses built on the way.
+
+    Raises:
+        UserError: as `build`.
+    """
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if wanted is Any:
         return value
@@ -86,7 +94,11 @@ def lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> dict[str, Any]:
-    """`a.b=value` as {"a": {"b": value}}, the value read as YAML."""
+    """`a.b=value` as {"a": {"b": value}}, the value read as YAML.
+
+    Raises:
+        UserError: no such form, or no YAML.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"--set takes key=value with a dotted key, such as trainer.max_steps=100, not {text!r}")

@@ -180,6 +180,7 @@ class Repository:
 
     @property
     def branch(self) -> str | None:
+        """The one to commit to; None: main."""
         return self.where.get("branch")
 
     def standing(self) -> Standing:

@@ -24,6 +24,7 @@ class Verdict:
 
 
 def percent(value: float) -> str:
+    """A share as "97.5 %"."""
     return f"{100 * value:.1f} %"
 
 

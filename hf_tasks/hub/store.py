@@ -260,6 +260,7 @@ class Upload:
             raise HubError(400, f"sha256 is {self._hash.hexdigest()}, not the announced {self.sha256}")
 
     def discard(self) -> None:
+        """Leave nothing of it."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -306,6 +307,7 @@ class Store:
     # --- repositories ---
 
     def find(self, repo: RepoId) -> Repo | None:
+        """What is kept of a repository; None where there is none."""
         try:
             return Repo(**json.loads(self._state(repo).read_bytes()))
         except FileNotFoundError:
@@ -334,6 +336,7 @@ class Store:
             return True
 
     def delete(self, repo: RepoId) -> None:
+        """Take it away with all its files; raises `HubError` (404) where there is none."""
         with locked(self.folder, repo.path):
             self.read(repo)
             gone = self.trash / secrets.token_hex(8)
@@ -341,6 +344,7 @@ class Store:
         shutil.rmtree(gone, ignore_errors=True)  # a download may still hold a file on a network disk; see _sweep
 
     def set_private(self, repo: RepoId, private: bool) -> None:
+        """Who may see it; raises `HubError` (404) where there is none."""
         with locked(self.folder, repo.path):
             self._save(repo, replace(self.read(repo), private=private))
 

@@ -68,6 +68,7 @@ class Author:
         self.second = {sign: task.operators if sign == "*" else self.sums for sign in task.operators}
 
     def below(self, high: int) -> int:
+        """An integer from 0 to high, which is left out."""
         return int(self.uniform() * high)
 
     def between(self, low: int, high: int) -> int:
@@ -280,6 +281,7 @@ class ShapeCount:
         self.task = task
 
     def total(self) -> int:
+        """How many shapes the longest programs of the task can have."""
         task = self.task
         lines = task.lines[1] - (task.target == "output")
         sums = 0

@@ -57,11 +57,15 @@ class If(NamedTuple):
 
 
 class While(NamedTuple):
+    """`body` as long as `test` holds."""
+
     test: "Test"
     body: "Statements"
 
 
 class For(NamedTuple):
+    """`body` so many rounds, counted from 0 in `counter`."""
+
     counter: str
     rounds: int
     body: "Statements"
@@ -75,6 +79,8 @@ class Print(NamedTuple):
 
 
 class Test(NamedTuple):
+    """Two operands compared, as `if` and `while` ask it."""
+
     left: Operand
     comparison: str
     right: Operand
