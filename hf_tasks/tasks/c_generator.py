@@ -281,7 +281,7 @@ class ShapeCount:
         self.task = task
 
     def total(self) -> int:
-        """How many shapes the longest programs of the task can have."""
+        """How many there are, of all lengths together."""
         task = self.task
         lines = task.lines[1] - (task.target == "output")
         sums = 0
