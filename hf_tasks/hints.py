@@ -4,7 +4,7 @@
   multiplication?" (arXiv 2510.00184) tells one layer the running sum of a product; here layers are told one step each.
 - Nothing is written: hints are read off hidden states, by heads that are no part of the finished model, which is like
   any other and answers at once. They lie beside it, in a file of their own, for models that go on from it: new heads
-  would undo in their first hundreds of steps what its layers know.
+  would take their first hundreds of steps to find it again.
 - Layers that are applied again and again take as many steps of the algorithm in every loop. More loops than in training
   take more steps.
 """
