@@ -86,13 +86,6 @@ def test_figures_of_chains_are_committed_ones(recipe: str) -> None:
     assert len(shown) > 3 and shown == [line for line in committed.splitlines() if line in shown]
 
 
-def test_figures_of_longer_products_are_the_committed_ones() -> None:
-    shown = shown_table("multiplication-longer").splitlines()
-    folder = ROOT / "results" / "multiplication-loops"
-    committed = results_markdown(json.loads((folder / "longer.json").read_text())).splitlines()
-    assert len(shown) > 3 and shown == [line for line in committed if line in shown]
-
-
 @pytest.mark.parametrize("recipe", ["tinystories", "textbooks", "code-quality"])
 def test_figures_of_texts_are_committed_ones(recipe: str) -> None:
     shown = shown_table(recipe).splitlines()
