@@ -238,9 +238,11 @@ def _name_of(folder: Path, recipe: Experiment) -> str:
     if not path.is_file():
         return _run_of(folder, recipe)[0]
     try:
-        (name,) = {*recipe.models} & {_read_json(path)["runs"][0]["name"]}
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{str(path)!r} names no model of recipe {recipe.name} ({error}): evaluate again") from error
+        name = _read_json(path)["runs"][0]["name"]
+    except (LookupError, TypeError) as error:
+        raise UserError(f"{str(path)!r} is not in the form of results.json ({error!r}): evaluate again") from error
+    if name not in [*recipe.models]:
+        raise UserError(f"{str(path)!r} is of {name!r}, which is no model of recipe {recipe.name}: evaluate again")
     return name
 
 

@@ -233,7 +233,9 @@ def test_results_of_no_model_of_the_recipe_are_refused(tmp_path: Path) -> None:
     for name in ("nope", None, ["ours"]):
         results["runs"][0]["name"] = name
         (folder / "results.json").write_text(json.dumps(results))
-        with pytest.raises(UserError, match=r"results\.json' names no model of recipe sums .*: evaluate again$"):
+        with pytest.raises(
+            UserError, match=r"results\.json' is of .*, which is no model of recipe sums: evaluate again$"
+        ):
             publish(folder, "me/adder", dry_run=True)
 
 
