@@ -216,7 +216,6 @@ def render_model_card(
         run=run,
         adapter=adapter,
         base=base_id or origin,
-        origins=origin is not None,
         ours=recipe.base is None and recipe.section(name).stock is None,
         started=recipe.section(name).start_from,
         source=repo_id or run_name(name, seed),
@@ -245,8 +244,8 @@ def render_recipe_card(recipe: Any, results: Results) -> str:
     licenses = {license_of(recipe, name) for name in recipe.models}
     license = licenses.pop() if len(licenses) == 1 else ""
     data = _model_card_data(recipe, tasks, library_name="transformers", license=license or None)
-    origins = any(origin_of(recipe, name) is not None for name in recipe.models)
-    return _fill(data, recipe, results, tasks=tasks, name=None, origins=origins)
+    origins = [origin for name in recipe.models if (origin := origin_of(recipe, name)) is not None]
+    return _fill(data, recipe, results, tasks=tasks, name=None, base=", ".join(dict.fromkeys(origins)))
 
 
 def write_cards(recipe: Experiment, results: Results, output: Path) -> None:

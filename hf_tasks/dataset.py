@@ -423,7 +423,7 @@ def _histogram(counter: Counter[Any]) -> dict[str, list[Any]]:
 
 def _row_bytes(task: Task) -> int:
     # A task that labels clauses has lists, mostly of 32-bit numbers, with about an entry for each unit of length.
-    entries = max(task.parameters()[task.length_parameter]) if task.classes else 0
+    entries = task.longest if task.classes else 0
     return sum(task.max_lengths) + (8 + 4 * entries) * len(task.columns)
 
 

@@ -26,7 +26,6 @@ from hf_tasks.analysis.plots import draw_statistics
 from hf_tasks.cards import eval_results, license_of, render_dataset_card, render_metric_card, render_model_card
 from hf_tasks.dataset import DEFAULT_CONFIG, PICTURE, PROVENANCE, finished_splits, in_order, read_provenance
 from hf_tasks.errors import UserError
-from hf_tasks.hints import FILE as HEADS_FILE
 from hf_tasks.leaks import find_shared_row
 from hf_tasks.recipe import TEXT, Experiment, origin_of, read_recipe, run_name
 from hf_tasks.upload import Content, Published, Standing, Upload, Where, send
@@ -34,7 +33,8 @@ from hf_tasks.upload import Content, Published, Standing, Upload, Where, send
 NOT_EVALUATED = "> **This model was not evaluated** with `hf_tasks`: nothing is known of how well it does.\n"
 
 # Copies of what results.json says, heads that no finished model has, and pickles that name paths of this machine.
-_LEFT_OUT = ("cells.json", HEADS_FILE, "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state*.pth", "*.part")
+_LEFT_OUT = ("cells.json", "hint_heads.safetensors", "training_args.bin", "optimizer.pt", "scheduler.pt",
+             "rng_state*.pth", "*.part")  # fmt: skip
 # Files of an earlier version of a model that loaders would take for the new one's if they stayed.
 _REPLACED = ("*.safetensors", "*.safetensors.index.json", "adapter_*")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -268,12 +268,14 @@ def _on_public_base(recipe: Any, name: str, base_id: str) -> Any:
 
 def _check_stock(folder: Path, recipe: Any) -> None:
     """Refuse a recipe that names checkpoints which nobody else has."""
+    sections = {} if recipe is None else recipe.models
+    stocks = {name: section["stock"] for name, section in sections.items() if section.get("stock")}
+    if not stocks:
+        return
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    for name, section in {} if recipe is None else recipe.models.items():
-        stock = section.get("stock")
-        local = stock is not None and stock not in CONFIG_MAPPING_NAMES and Path(stock).exists()
-        if local or stock in _wheels():
+    for name, stock in stocks.items():
+        if stock in _wheels() or (stock not in CONFIG_MAPPING_NAMES and Path(stock).exists()):
             raise UserError(
                 f"recipe.yaml of {str(folder)!r} has stock {stock!r} for model {name}, which is a folder of this "
                 "machine or a wheel: write the name of that checkpoint on the Hub there"
