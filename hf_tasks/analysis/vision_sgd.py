@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_tasks import __version__
 from hf_tasks.analysis.command import command, read
+from hf_tasks.analysis.plots import draw_results
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import hardware, summary
 from hf_tasks.files import write_text
@@ -241,7 +243,7 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, and write results.json."""
+    """Measure, and write results.json and results.png."""
     parser = command("vision_sgd", __doc__, seeds=[0, 1, 2])
     parser.add_argument(
         "--model", default=LITE, help="an image classifier of transformers: a folder, or a name on the Hub"
@@ -252,6 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         parser.error(str(error))
     write_text(given.output / "results.json", json.dumps(results, indent=1) + "\n")
+    draw_results(results | {"recipe": "vision_sgd", "preset": Path(given.model).name}, given.output / "results.png")
 
 
 if __name__ == "__main__":
