@@ -1,4 +1,4 @@
-"""The front page says what is: its figures are the committed ones, its tree is the tree, its code runs."""
+"""The front page and the page of results: figures are the committed ones, the tree is the tree, code runs."""
 
 import json
 import os
@@ -16,12 +16,14 @@ from model_cards.reproduction import BEGIN, END, in_readme
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MEASURED = (ROOT / "results" / "README.md").read_text()
 RESULTS = json.loads((ROOT / "results" / "addition-extrapolation" / "results.json").read_text())
 
 
 def shown_table(name: str) -> str:
-    """What stands between the markers of a table."""
-    return README.partition(f"<!-- {name}:table -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
+    """What stands between the markers of a table, on one of the two pages."""
+    (page,) = (page for page in (README, MEASURED) if f"<!-- {name}:table -->\n" in page)
+    return page.partition(f"<!-- {name}:table -->\n")[2].partition(f"\n<!-- {name}:end -->")[0]
 
 
 def test_figures_are_the_committed_ones() -> None:
@@ -115,6 +117,26 @@ def test_headline_holds() -> None:
         assert reached["sequential+learned"]["max"] == 0.0
         assert reached["significance+clipped"]["min"] >= 0.99
     assert max(run["train_examples"] for run in RESULTS["runs"]) <= 120_000
+
+
+@pytest.mark.parametrize("page", ["README.md", "results/README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text())
+    inside = [(target, anchor) for target, anchor in links if not target.startswith("http")]
+    assert inside
+    for target, anchor in inside:
+        there = path.parent / target if target else path
+        assert there.exists(), target
+        if anchor:  # as GitHub makes them of headings
+            heads = re.findall(r"^#+ (.*)$", there.read_text(), re.M)
+            assert anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
+
+
+def test_every_recipe_is_on_the_front_page() -> None:
+    measured = README.partition("## What else was measured")[2].partition("## ")[0]
+    recipes = {path.stem for path in (ROOT / "hf_tasks" / "recipes").glob("*.yaml")}
+    assert recipes - {*re.findall(r"`([\w-]+)`", measured)} == {"addition-extrapolation", "addition-adapter"}
 
 
 def test_every_module_is_in_the_tree() -> None:

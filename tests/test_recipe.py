@@ -133,7 +133,7 @@ def test_mistakes_are_one_clear_line(settings: list[str], says: str) -> None:
 
 
 def test_unknown_recipe_and_preset() -> None:
-    with pytest.raises(UserError, match=r"unknown recipe 'adition'.*known: addition-adapter, addition-extrapolation"):
+    with pytest.raises(UserError, match=r"unknown recipe 'adition'.*known: addition-adapter, addition-encodings"):
         load_recipe("adition")
     with pytest.raises(UserError, match=r"unknown preset 'tpu' .*known: cpu, gpu"):
         load_recipe(NAME, "tpu")
