@@ -70,12 +70,10 @@ def results_table(results: Results, case: str | None = None) -> list[dict[str, A
     return list(rows.values())
 
 
-def results_markdown(results: Results, case: str | None = None) -> str:
+def results_markdown(results: Results) -> str:
     """`results_table` as Markdown, for cards and the README."""
     names = list(dict.fromkeys(row["name"] for row in results["summary"]))
-    rows = [
-        [row["slice"], row["count"], *(row.get(name, "") for name in names)] for row in results_table(results, case)
-    ]
+    rows = [[row["slice"], row["count"], *(row.get(name, "") for name in names)] for row in results_table(results)]
     return markdown_table(["length", "rows", *names], rows)
 
 
@@ -265,12 +263,13 @@ def write_cards(recipe: Experiment, results: Results, output: Path) -> None:
 
 def eval_results(run: dict[str, Any], dataset_id: str) -> str:
     """`.eval_results/*.yaml` of one run: every slice as a task of the dataset, with its count and interval."""
+    asked = {"accuracy": "{} test values", "exact_match": "greedy generation, {} test problems"}
     entries = [
         EvalResultEntry(
             dataset_id=dataset_id,
             task_id="-".join([one["metric"], *(f"{key}_{value}" for key, value in one["slice"].items())]),
             value=one["value"],
-            notes=f"greedy generation, {one['count']} test problems, 95 % interval {interval_of(one)}",
+            notes=f"{asked[one['metric']].format(one['count'])}, 95 % interval {interval_of(one)}",
         )
         for one in run["cells"]
     ]
@@ -331,16 +330,13 @@ def _fill(data: ModelCardData, recipe: Recipe, results: Results | None, **fields
 
 
 def _own_table(recipe: Recipe, cells: list[dict[str, Any]]) -> str:
-    """Every slice of one run with its interval, beside what was published for it."""
+    """Every slice of one run with its interval."""
     rows = []
     order = list(dict.fromkeys(_case(one) for one in cells))
     for one in sorted(cells, key=lambda one: (order.index(_case(one)), length_of(one["slice"]))):
-        said = "; ".join(f"{f.value} ({f.source})" for f in recipe.paper if f.value and f.slice == one["slice"])
-        rows.append([_case(one), place_of(one["slice"]), one["count"], f"{one['value']:.3f}", interval_of(one), said])
-    width = 6 if any(row[-1] for row in rows) else 5
+        rows.append([_case(one), place_of(one["slice"]), one["count"], f"{one['value']:.3f}", interval_of(one)])
     metric = "accuracy" if recipe.head == TOKEN_CLASSIFICATION else "exact match"
-    head = ["problems", "length", "rows", metric, "95 % interval", "published"]
-    return markdown_table(head[:width], [row[:width] for row in rows])
+    return markdown_table(["problems", "length", "rows", metric, "95 % interval"], rows)
 
 
 def _case(one: dict[str, Any]) -> str:

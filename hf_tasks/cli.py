@@ -1,7 +1,7 @@
 """The command line: `hf-tasks list | generate | corpus | judge | run | train | evaluate | analyze | publish | hub`.
 
 - A mistake of the user is one line and exit code 2, an interruption 130; `--debug` shows the traceback.
-- `--seeds` and `--set` take several values in a row: `--seeds 0 1 2`.
+- `--seeds`, `--set` and `--namespace` take several values in a row: `--seeds 0 1 2`.
 - torch and transformers are imported by the commands that need them, so that `list` and `--help` answer at once.
 """
 
@@ -134,12 +134,10 @@ def generate(
     Example: hf-tasks generate addition --split test --size 1000 --output sums --set digits=[1,20] reverse=answer
     """
     from hf_tasks.dataset import write_dataset
-    from hf_tasks.strict import parse_setting
+    from hf_tasks.strict import parse_settings
     from hf_tasks.tasks import get_task
 
-    parameters: dict[str, Any] = {}
-    for setting in settings or []:
-        parameters |= parse_setting(setting)
+    parameters = parse_settings(settings or [])
     command = shlex.join(["hf-tasks", *sys.argv[1:]])
     folder = write_dataset(get_task(task, **parameters), output, {split: size}, seed, command, config, name)
     print(f"{size} rows of {task} ({name or split}) are in {folder}")
@@ -318,7 +316,7 @@ def run(
     from hf_tasks.run import run_recipe
 
     loaded, folder = _load(recipe, preset, output, settings)
-    _report(run_recipe(loaded, _seeds(seeds) or loaded.seeds, folder, jobs), folder)
+    report(run_recipe(loaded, _seeds(seeds) or loaded.seeds, folder, jobs), folder)
 
 
 @app.command()
@@ -350,7 +348,7 @@ def evaluate(recipe: RecipeName, preset: Preset = "cpu", output: Output = None, 
     from hf_tasks.run import evaluate_recipe
 
     loaded, folder = _load(recipe, preset, output, settings)
-    _report(evaluate_recipe(loaded, folder), folder)
+    report(evaluate_recipe(loaded, folder), folder)
 
 
 @app.command()
@@ -456,14 +454,15 @@ def token(
     print(make_token(folder, name, namespaces or []))
 
 
-def _report(results: dict[str, Any], folder: Path) -> None:
+def report(results: dict[str, Any], folder: Path) -> None:
     if not results:  # another process of torchrun has them
         return
     from hf_tasks.cards import results_table
 
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
     of_texts = any("text" in row["slice"] for row in results["summary"])
-    title, first = ("held-out texts", "metric") if of_texts else ("exact match", "length")
+    metric = results["summary"][0]["metric"].replace("_", " ")
+    title, first = ("held-out texts", "metric") if of_texts else (metric, "length")
     title += ", median (minimum) over seeds" if len(results["seeds"]) > 1 else ""
     for case in dict.fromkeys(row["slice"].get("case") for row in results["summary"]):
         table = Table(first, *names, title=f"{title}{f', {case}' if case else ''}", title_justify="left", box=None)

@@ -106,20 +106,20 @@ def judge(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: list[tuple[Task, list[str]]],
-    max_new_tokens: int | None = None,
     batch_tokens: int = 16384,
     advance: Callable[[int], None] | None = None,
 ) -> list[list[bool]]:
     """Whether each prompt of each task is answered exactly right; all are asked together.
 
+    An answer may be as long as the longest of its task, and <eos>.
+
     Args:
         model, tokenizer: what answers.
         questions: tasks, and prompts of theirs.
-        max_new_tokens: of every answer; None: the longest answer of its task, and <eos>.
         batch_tokens, advance: as in `complete`.
     """
     asked = [(task, prompt) for task, prompts in questions for prompt in prompts]
-    limits = [task.max_lengths[1] + 1 if max_new_tokens is None else max_new_tokens for task, _ in asked]
+    limits = [task.max_lengths[1] + 1 for task, _ in asked]
     answers = complete(model, tokenizer, [prompt for _, prompt in asked], limits, batch_tokens, advance)
     right = iter([a is not None and task.check(p, a) for (task, p), a in zip(asked, answers, strict=True)])
     return [list(islice(right, len(prompts))) for _, prompts in questions]
@@ -226,7 +226,6 @@ def _answer_cells(recipe: Recipe, name: str, model: Any, tokenizer: PreTrainedTo
                 model,
                 tokenizer,
                 [asked[number][1:] for number in together],
-                wanted.max_new_tokens,
                 wanted.batch_tokens,
                 lambda done: progress.advance(bar, done),
             )

@@ -58,7 +58,6 @@ class Evaluation:
             for its own cache then holds theirs; a GPU likes more.
         every: training steps between looks at the validation split, into the log history: exact match or, of token
             classifiers, accuracy by depth and head scores; None: never. every_size: rows for it.
-        max_new_tokens: limit of generation; None: as long as the longest right answer needs.
         sharpness: training steps between measurements of the sharpness on the first every_size training rows, see
             analysis/sharpness.py; None: never.
         layers: length -> how often the layers of a model that shares them are applied there; not named: as in training.
@@ -78,7 +77,6 @@ class Evaluation:
     every: int | None = None
     every_size: int = 64
     sharpness: int | None = None
-    max_new_tokens: int | None = None
     layers: dict[int, int] = field(default_factory=dict)
     pooled: list[int] = field(default_factory=list)
 
@@ -136,12 +134,10 @@ _SECTION_KEYS = tuple(f.name for f in fields(Section))
 
 @dataclass(frozen=True, kw_only=True)
 class PaperFigure:
-    """A figure to beat. `slice` names the cell of our results to set beside it, {} for none; see `results.json`."""
+    """A claim to set the results beside, and where it stands."""
 
     claim: str
     source: str
-    value: float | None = None
-    slice: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,7 +357,7 @@ def check_shared(recipe: Experiment) -> None:
     from hf_tasks.models import ENCODINGS
 
     if not recipe.models:
-        raise UserError(f"{recipe.name}.models names no model")
+        raise UserError(f"{recipe.name}.models names no model: give it one, or leave one of them")
     for name in recipe.models:  # they become folders, and a `+` in them an underscore
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
             raise UserError(f"{recipe.name}.models: {name!r} is no name for a folder; use letters, digits and . _ + -")
@@ -373,7 +369,7 @@ def check_shared(recipe: Experiment) -> None:
         if encoding not in ENCODINGS:
             raise unknown_name(f"encoding in {recipe.name}.encoding_lr_multiplier", encoding, ENCODINGS)
     if not recipe.seeds:
-        raise UserError(f"{recipe.name}.seeds names no seed")
+        raise UserError(f"{recipe.name}.seeds names no seed: give it some, as in [0, 1, 2]")
     sizes = ("per_device_train_batch_size", "gradient_accumulation_steps")
     check_positive(recipe.name, {
         "matrix_lr_multiplier": recipe.matrix_lr_multiplier,

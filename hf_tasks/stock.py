@@ -6,6 +6,7 @@
 - A stock tokenizer must have a token for everything that the task writes; the task's format has to suit it.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,15 +28,23 @@ def classifier_tokenizer(recipe: Recipe, name: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: a stock tokenizer cannot be loaded, or has no token for what the task writes.
     """
-    section, task = recipe.section(name), recipe.get_task(name)
-    if section.stock is None or section.stock in CONFIG_MAPPING_NAMES:
-        return build_tokenizer(task)
-    where = f"{recipe.name}.models.{name}.stock {section.stock!r}"
+    stock = recipe.section(name).stock
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_place(section.stock), trust_remote_code=False)
+        return _reader(recipe.get_task(name), None if stock in CONFIG_MAPPING_NAMES else stock)
+    except UserError as error:
+        raise UserError(f"{recipe.name}.models.{name}.stock {stock!r} {error}") from error
+
+
+@lru_cache(maxsize=4)  # the same object for all models that read alike, so that they share their encoded rows as well
+def _reader(task: Task, stock: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, or the task's own."""
+    if stock is None:
+        return build_tokenizer(task)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_place(stock), trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{where} cannot be loaded: {' '.join(str(error).split())}; name a folder, or bert") from error
-    _check_tokenizer(tokenizer, task, where)
+        raise UserError(f"cannot be loaded: {' '.join(str(error).split())}; name a folder, or bert") from error
+    _check_tokenizer(tokenizer, task)
     return tokenizer
 
 
@@ -48,12 +57,12 @@ def _place(stock: str) -> str:
     return str(find_embedding_model())
 
 
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, task: Task, where: str) -> None:
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
     prompt = str(task.generate("train", size=1)["prompt"][0])
     if not tokenizer.is_fast:
-        raise UserError(f"{where} has a slow tokenizer, which does not say where its tokens lie; take another")
+        raise UserError("has a slow tokenizer, which does not say where its tokens lie; take another")
     if tokenizer.unk_token_id in tokenizer(prompt)["input_ids"]:  # type: ignore[operator]
-        raise UserError(f"{where} has no token for something in {prompt!r}: choose another format of {task.name}")
+        raise UserError(f"has no token for something in {prompt!r}: choose another format of {task.name}")
 
 
 def stock_config(recipe: Recipe, name: str) -> Any:

@@ -6,6 +6,7 @@
 import copy
 import re
 import typing
+from collections.abc import Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
 from typing import Any
@@ -91,6 +92,18 @@ def lay_over(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """All of several settings `key=value`; of a key that comes twice, the last.
+
+    Raises:
+        UserError: as `parse_setting`.
+    """
+    parameters: dict[str, Any] = {}
+    for setting in settings:
+        parameters |= parse_setting(setting)
+    return parameters
 
 
 def parse_setting(text: str) -> dict[str, Any]:

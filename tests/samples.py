@@ -28,7 +28,7 @@ models:
   ours: {positions: [{ids: significance, encoding: clipped}]}
 paper:
   - {claim: "Somebody 1999: 7 digits", source: a book}
-  - {claim: "Somebody else 2000: half of 5", source: a talk, value: 0.5, slice: {digits_a: 5, digits_b: 5}}
+  - {claim: "Somebody else 2000: half of 5", source: a talk}
 presets: {cpu: {}}
 """
 

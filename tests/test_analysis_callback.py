@@ -112,4 +112,3 @@ def test_what_cannot_be_watched_is_one_line(tmp_path: Path) -> None:
     callback = ClauseCallback(TASK, tokenizer_of(TASK), size=4)
     with pytest.raises(UserError, match="gives no attention maps"):
         callback.on_train_begin(args, state, None, model=Stub(logits=None))
-    ClauseCallback(TASK, tokenizer_of(TASK), size=4, heads=False).on_train_begin(args, state, None, model=Stub())

@@ -74,6 +74,9 @@ def test_the_command_on_a_small_transformer(tmp_path: Path, monkeypatch: pytest.
     output = tmp_path / "not" / "there"
     main(["--output", str(output), "--model", str(tmp_path / "vit"), "--seeds", "0", "1"])
     results = json.loads((output / "results.json").read_text())
+    assert results["command"] == (
+        f"python -m hf_tasks.analysis.vision_sgd --output {output} --model {tmp_path / 'vit'} --seeds 0 1"
+    )
     assert (output / "results.png").read_bytes().startswith(b"\x89PNG")
     assert [(run["name"], run["seed"]) for run in results["runs"]] == [
         (way, seed) for way in ("adamw", "sgd", "sgd+frozen") for seed in (0, 1)

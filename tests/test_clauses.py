@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AlbertConfig, AlbertForTokenClassification, BertConfig, BertForTokenClassification
 
 from hf_tasks.analysis.forward import read_asked
 from hf_tasks.analysis.shortcuts import accuracy_by_depth
-from hf_tasks.cards import counting_markdown, learning_markdown, results_markdown
+from hf_tasks.analysis.plots import results_figure
+from hf_tasks.cards import counting_markdown, eval_results, learning_markdown, results_markdown
 from hf_tasks.clauses import NO_LABEL, ClauseCollator, clause_batch, encode_clauses, loss_by_depth
+from hf_tasks.cli import report
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import last_ceilings
 from hf_tasks.mimic import association_map, local_map, mimic
@@ -25,7 +28,7 @@ from hf_tasks.recipe import load_recipe, run_name
 from hf_tasks.run import claim, evaluate_recipe, run_recipe
 from hf_tasks.tasks import get_task
 from hf_tasks.tokenizer import build_tokenizer
-from hf_tasks.train import check_it_fits, train_model
+from hf_tasks.train import check_it_fits, labelled_data, train_model
 
 RECIPE = """
 title: Chains
@@ -59,13 +62,21 @@ def rows() -> dict[str, list[Any]]:
     return task.table("train", 6).to_pydict()
 
 
-def test_a_recipe_of_token_classifiers_runs_and_is_measured_by_depth(recipe_file: str, tmp_path: Path) -> None:
+def test_a_recipe_of_token_classifiers_runs_and_is_measured_by_depth(
+    recipe_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe, output = load_recipe(recipe_file), tmp_path / "out"
     results = run_recipe(recipe, [0], output)
     places = [one["slice"] for one in results["runs"][0]["cells"]]
     assert places == [{"clauses": n, "depth": d} for n in (4, 6) for d in range(1, n + 1)]
     for run in results["runs"]:
         assert all(one["metric"] == "accuracy" and one["count"] == 20 for one in run["cells"])
+        notes = {entry["notes"].partition(",")[0] for entry in yaml.safe_load(eval_results(run, "me/chains"))}
+        assert notes == {"20 test values"}
+    report(results, output)
+    assert "accuracy" in (said := capsys.readouterr().out) and "exact match" not in said
+    panels = [axes.get_title() for axes in results_figure(results).axes]
+    assert panels == ["4 clauses", "6 clauses"]
     assert json.loads((output / run_name("d3", 0) / "config.json").read_text())["id2label"].keys() == set("012345")
     card = (output / run_name("looped", 0) / "README.md").read_text()
     assert "pipeline_tag: token-classification" in card and "12 clauses" not in card and "6 clauses, depth 6" in card
@@ -133,6 +144,16 @@ def test_what_stands_of_a_run_is_evaluated_without_the_rest(recipe_file: str, tm
     results = evaluate_recipe(recipe, tmp_path / "out")
     assert [one["name"] for one in results["ceilings"]] == ["d3"]
     assert counting_markdown(results) in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_models_that_read_alike_share_their_encoded_rows(recipe_file: str, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    labelled_data.cache_clear()
+    for name in ("looped", "bert"):
+        train_model(recipe, name, 0, tmp_path)
+    assert labelled_data.cache_info().hits == 1
+    train_model(recipe, "d3", 0, tmp_path)
+    assert labelled_data.cache_info().hits == 1
 
 
 def test_a_causal_classifier_reads_where_it_has_seen_the_clause(recipe_file: str, tmp_path: Path) -> None:

@@ -237,11 +237,9 @@ def test_encodings_have_their_own_learning_rate(recipe: Recipe) -> None:
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
 
 
-def test_too_long_for_a_table_or_a_limit_is_refused_before_training(recipe_file: Path) -> None:
+def test_too_long_for_a_table_is_refused_before_training(recipe_file: Path) -> None:
     with pytest.raises(UserError, match="'learned' has size 64: raise size"):
         check_it_fits(load_recipe(str(recipe_file), settings=["evaluation.lengths=[30]"]))
-    with pytest.raises(UserError, match="max_new_tokens is 4, but an answer"):
-        check_it_fits(load_recipe(str(recipe_file), settings=["evaluation.max_new_tokens=4"]))
     # A sum of five digits has six; the separator behind them is at place 6.
     with pytest.raises(UserError, match="ids reach 21, but the table of 'learned' has size 8"):
         pair = "models.ours.positions=[{ids: significance, encoding: learned, size: 8, max_offset: 14}]"

@@ -19,7 +19,7 @@ from typing import Any
 from hf_tasks.corpora.steps import PipelineStep, Stage, chain
 from hf_tasks.dataset import check_sizes, shard_rows, write_dataset
 from hf_tasks.errors import UserError
-from hf_tasks.strict import parse_setting
+from hf_tasks.strict import parse_settings
 from hf_tasks.tasks import get_task
 from hf_tasks.tasks.hashing import hash_name
 
@@ -112,9 +112,7 @@ def job_of(options: argparse.Namespace) -> Job:
     Raises:
         UserError: an unknown task or parameter, a wrong split or size.
     """
-    parameters: dict[str, Any] = {}
-    for setting in options.set:
-        parameters |= parse_setting(setting)
+    parameters = parse_settings(options.set)
     get_task(options.task, **parameters)
     check_sizes({options.split: options.size})
     words = ["hf-tasks", "generate", options.task, "--split", options.split, "--size", str(options.size)]

@@ -33,26 +33,22 @@ class ClauseCallback(TrainerCallback):
     Args:
         task: one that labels clauses. tokenizer: the model's.
         every: steps between looks. size: sentences of the batch.
-        heads: whether to score them, which takes a transformer.
 
     Raises:
         UserError: the task labels no clauses; when training begins: the model gives no attention maps.
     """
 
-    def __init__(
-        self, task: Task, tokenizer: PreTrainedTokenizerBase, every: int = 100, size: int = 64, heads: bool = True
-    ) -> None:
+    def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, every: int = 100, size: int = 64) -> None:
         if not task.classes:
             raise UserError(f"task {task.name} labels no clauses, so there is no accuracy by depth to log")
-        self.every, self.heads = every, heads
+        self.every = every
         rows = all_asked(task).table("validation", size)
         self.batch = asked_only(clause_batch(rows.to_pydict(), tokenizer))
         self.first = clause_batch(rows.slice(0, 1).to_pydict(), tokenizer)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.heads:
-            with own_randomness(kwargs["model"]):
-                score_heads(kwargs["model"], [self.first], MASSES, nulls=False)  # fails now or never
+        with own_randomness(kwargs["model"]):
+            score_heads(kwargs["model"], [self.first], MASSES, nulls=False)  # fails now or never
         file = Path(args.output_dir) / FILE
         if state.is_world_process_zero and file.is_file():
             lines = [line for line in file.read_text().splitlines() if _step(line) <= state.global_step]
@@ -79,9 +75,8 @@ class ClauseCallback(TrainerCallback):
             entry["grid"] = [
                 {name: cell[name] for name in ("clauses", "depth", "value", "count")} for cell in accuracy_grid(reading)
             ]
-        if self.heads:
-            scores = score_heads(model, [self.batch], MASSES, nulls=False)
-            entry["heads"] = {name: np.nanmean(of.values, -1).round(4).tolist() for name, of in scores.items()}
+        scores = score_heads(model, [self.batch], MASSES, nulls=False)
+        entry["heads"] = {name: np.nanmean(of.values, -1).round(4).tolist() for name, of in scores.items()}
         return entry
 
 

@@ -43,11 +43,11 @@ def has_ceiling(task: Task) -> bool:
 
 
 @lru_cache(maxsize=256)  # the models of a recipe mostly share a task, and sampling takes seconds
-def task_ceiling(task: Task, clauses: int, samples: int = 100, seed: int = 0) -> Ceiling:
-    """`counting_ceiling` for the group and the action of a task that `has_ceiling`."""
+def task_ceiling(task: Task, clauses: int, seed: int = 0) -> Ceiling:
+    """`counting_ceiling`, of 100 samples, for the group and the action of a task that `has_ceiling`."""
     parameters = task.parameters()
     group = get_group(parameters["group"])
-    return counting_ceiling(group, get_action(group, parameters["action"]), clauses, samples, seed)
+    return counting_ceiling(group, get_action(group, parameters["action"]), clauses, 100, seed)
 
 
 def counting_ceiling(group: Group, action: Action, clauses: int, samples: int = 400, seed: int = 0) -> Ceiling:

@@ -1,6 +1,8 @@
 """What the commands `python -m hf_tasks.analysis.NAME --output FOLDER --seeds S ...` have in common."""
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 
 
@@ -22,8 +24,9 @@ def command(name: str, head: str | None, seeds: list[int]) -> argparse.ArgumentP
 
 
 def read(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """What was given, with the folder made: what cannot be written is to fail before it is measured."""
+    """What was given, with the `command` in one string and the folder made: what cannot be written is to fail now."""
     given = parser.parse_args(arguments)
+    given.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
     if min(given.seeds) < 0:
         parser.error(f"--seeds {min(given.seeds)}: give numbers from 0 on")
     try:

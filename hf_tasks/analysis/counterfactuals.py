@@ -55,7 +55,11 @@ class Editor:
                     self._span(row, clause)[2]
                 )
         if any(len(written) > 1 for written in inner.values()):
-            raise UserError(f"task {task.name} writes one element in several ways: {inner}")
+            (written, *_) = (ways for ways in inner.values() if len(ways) > 1)
+            raise UserError(
+                f"task {task.name} writes one element in several ways ({', '.join(sorted(written))}), so none can "
+                "stand for another: take a format in which there is one"
+            )
         self.roots_too = all(roots[element] == inner.get(element, roots[element]) for element in roots)
         known = {**roots, **inner} if self.roots_too else inner
         self.spellings = {element: written for element, (written,) in known.items()}
@@ -76,7 +80,10 @@ class Editor:
         start, end, written = self._span(row, clause)
         others = [element for element, spelling in self.spellings.items() if spelling != written]
         if not others:
-            raise UserError("all clauses have the same element, so none can be exchanged for another")
+            raise UserError(
+                f"all clauses have the same element, {written!r}, so none can be exchanged for another: take a larger "
+                "group, or more sentences"
+            )
         element = others[rng.integers(len(others))]
         spelling = self.spellings[element]
         moved = len(spelling) - (end - start)

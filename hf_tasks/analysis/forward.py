@@ -177,7 +177,7 @@ def layers(model: PreTrainedModel) -> list[nn.Module]:
     found: set[nn.Module] = set()
     found.update(module for module in model.modules() if isinstance(kind, type) and isinstance(module, kind))
     if not found:
-        raise UserError(f"{type(model).__name__} does not name the class of its layers (_can_record_outputs)")
+        raise UserError(f"{type(model).__name__} does not name the class of its layers: set _can_record_outputs")
     return in_order(model, found)
 
 

@@ -94,19 +94,17 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> str:
     return svg(draw, "learning", 2.4)
 
 
-def heat_map(
-    cells: Sequence[dict[str, Any]], across: tuple[str, str], name: str, up: tuple[str, str] = ("layer", "layer")
-) -> str:
-    """Values of cells over two of their keys, each given as (key, label); empty where there is no cell."""
+def heat_map(cells: Sequence[dict[str, Any]], across: tuple[str, str], name: str) -> str:
+    """Values of cells by layer over one of their keys, given as (key, label); empty where there is no cell."""
     columns = sorted({cell[across[0]] for cell in cells})
-    rows = sorted({cell[up[0]] for cell in cells})
+    rows = sorted({cell["layer"] for cell in cells})
     values = np.full((len(rows), len(columns)), np.nan)
     for cell in cells:
-        values[rows.index(cell[up[0]]), columns.index(cell[across[0]])] = cell["value"]
+        values[rows.index(cell["layer"]), columns.index(cell[across[0]])] = cell["value"]
 
     def draw(axes: Axes) -> None:
         _heat(axes, values, rows, columns, len(columns) <= DEPTHS_WITH_NUMBERS and len(rows) <= 2 * DEPTHS_WITH_NUMBERS)
-        axes.set(xlabel=across[1], ylabel=up[1])
+        axes.set(xlabel=across[1], ylabel="layer")
 
     return svg(draw, name, 0.9 + min(5.0, max(1.2, 0.2 * len(rows))))
 

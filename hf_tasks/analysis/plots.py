@@ -104,6 +104,7 @@ def _cells(results: dict[str, Any], name: str, case: str | None) -> list[dict[st
 def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
     """One panel a length: accuracy by depth."""
     lengths = sorted({length_of(row["slice"]) for row in results["summary"]})
+    unit = next((key for row in results["summary"] for key in ("clauses", "lines") if key in row["slice"]), "")
     lines = math.ceil(len(lengths) / PANELS)
     columns = math.ceil(len(lengths) / lines)
     figure = Figure(figsize=(max(5.0, 3.6 * columns), 4.2 * lines), dpi=120, layout="constrained")
@@ -120,7 +121,7 @@ def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
             for ceiling in results.get("ceilings", []):
                 if ceiling["name"] == name and length_of(ceiling["slice"]) == length:
                     axes.plot([ceiling["slice"]["depth"]], [ceiling["value"]], marker="*", markersize=11, color=color)
-        axes.set(ylim=(-0.03, 1.03), xlabel="depth of the clause", title=f"{length:g} clauses" if length else "")
+        axes.set(ylim=(-0.03, 1.03), xlabel="depth", title=f"{length:g} {unit}" if length else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     for axes in panels[::columns]:
@@ -183,7 +184,9 @@ def _draw_curves(axes: Axes, results: dict[str, Any], names: list[str]) -> None:
     known = sorted({length_of(row["slice"]) for name in names for row in _cells(results, name, None)})
     # Problems of all lengths together stand at 0, where no logarithm is.
     scale = "log" if all(known) else "linear"
-    axes.set(xscale=scale, ylim=(-0.03, 1.03), xlabel="length (digits of each operand)", ylabel="exact match")
+    numbers = all(any(key.startswith("digits_") for key in row["slice"]) for row in results["summary"])
+    unit = " (digits of each operand)" if numbers else ""
+    axes.set(xscale=scale, ylim=(-0.03, 1.03), xlabel=f"length{unit}", ylabel="exact match")
     ticks: list[float] = []
     for length in known:
         if not ticks or length >= 1.25 * ticks[-1]:  # nearer ones would overlap

@@ -53,7 +53,9 @@ def clause_states(model: PreTrainedModel, batches: Iterable[ClauseBatch]) -> Sta
         with looking_into(model):
             states = getattr(logits(model, moved, output_hidden_states=True), "hidden_states", None)
         if not states:
-            raise UserError(f"{type(model).__name__} gives no hidden states, which probes are fitted to")
+            raise UserError(
+                f"{type(model).__name__} gives no hidden states for probes: let it give output_hidden_states"
+            )
         at = torch.stack([moved.read(one)[known.to(model.device)].float().cpu() for one in states])
         parts.append((at, batch.labels[known], batch.depths[known], sentences[known]))
         first += len(known)

@@ -64,7 +64,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.evaluate import hardware
 from hf_tasks.files import write_text
 from hf_tasks.recipe import Recipe, read_recipe, run_name
-from hf_tasks.strict import parse_setting
+from hf_tasks.strict import parse_settings
 from hf_tasks.tasks import Task, get_task
 from hf_tasks.tasks.groups import get_group
 
@@ -146,9 +146,7 @@ def open_run(
     """
     _check_classifier(folder)
     recipe, name = _recipe_of(folder, recipe_at)
-    parameters: dict[str, Any] = {}
-    for setting in settings:
-        parameters |= parse_setting(setting)
+    parameters = parse_settings(settings)
     trained = recipe.get_task(name)
     if not trained.classes:
         raise UserError(
@@ -247,7 +245,8 @@ def _check_length(model: Any, tokenizer: Any, task: Task) -> None:
         )
     if model.config.num_labels != len(task.classes):
         raise UserError(
-            f"the model knows {model.config.num_labels} values, and these sentences have {len(task.classes)}"
+            f"the model knows {model.config.num_labels} values, and these sentences have {len(task.classes)}: "
+            "--set what it was trained with"
         )
 
 

@@ -145,7 +145,6 @@ class SharpnessCallback(TrainerCallback):
         batch: what the model's `forward` takes, labels included.
         every: steps between looks.
         loss: (model, batch) -> loss; None: `model(**batch).loss`.
-        iterations, tolerance: as in `largest_eigenvalue`.
 
     Raises:
         UserError: `every` is not positive; when training begins: weights or activations are in half precision, in which
@@ -157,13 +156,10 @@ class SharpnessCallback(TrainerCallback):
         batch: Batch,
         every: int = 100,
         loss: Callable[[Any, Batch], Tensor] | None = None,
-        iterations: int = 30,
-        tolerance: float = 1e-3,
     ) -> None:
         if every < 1:
             raise UserError(f"every={every}: give a number of steps, 1 or more")
         self.batch, self.every, self.loss = batch, every, loss or _own_loss
-        self.iterations, self.tolerance = iterations, tolerance
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if args.bf16 or args.fp16:
@@ -186,12 +182,11 @@ class SharpnessCallback(TrainerCallback):
         batch = {name: x.to(model.device) if isinstance(x, Tensor) else x for name, x in self.batch.items()}
         with own_randomness(model), looking_into(model, maps=True), torch.enable_grad():
             loss = self.loss(model, batch)
-            found = {"sharpness": sharpness(loss, parameters, None, self.iterations, self.tolerance)}
+            found = {"sharpness": sharpness(loss, parameters)}
             known = None if optimizer is None else step_sizes(optimizer, parameters)
             if known is not None:
                 steps, limit = known
-                relative = sharpness(loss, parameters, steps, self.iterations, self.tolerance) / limit
-                found["relative_sharpness"] = relative
+                found["relative_sharpness"] = sharpness(loss, parameters, steps) / limit
         return found
 
 

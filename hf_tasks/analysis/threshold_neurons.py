@@ -62,9 +62,9 @@ def resting_bias(step_size: float, dimensions: int) -> float:
     return (low + high) / 2
 
 
-def train_mean_model(step_size: float, dimensions: int = DIMENSIONS, start: float = 0.3, steps: int = 200_000) -> float:
-    """b at the end of gradient descent on the mean model from A = `start`, b = 0."""
-    total, bias = start, 0.0
+def train_mean_model(step_size: float, dimensions: int = DIMENSIONS, steps: int = 200_000) -> float:
+    """b at the end of gradient descent on the mean model from A = 0.3, b = 0."""
+    total, bias = 0.3, 0.0
     for _ in range(steps):
         height, slope = expected_relu(bias)
         pull = math.tanh(total * height / 2) / 2  # of the logistic loss, the mean over both labels
@@ -83,16 +83,14 @@ def draw(rows: int, dimensions: int, signal: float, rng: np.random.Generator) ->
     return x, labels
 
 
-def train_neurons(
-    step_size: float, seed: int, dimensions: int = DIMENSIONS, rows: int = ROWS, signal: float = SIGNAL
-) -> tuple[float, int]:
+def train_neurons(step_size: float, seed: int, dimensions: int = DIMENSIONS) -> tuple[float, int]:
     """Full-batch gradient descent on the logistic loss, for TIME / step_size steps.
 
     Returns:
         b at its end, and how many of TEST_ROWS new rows are on the right side.
     """
     rng = np.random.default_rng(seed)
-    x, labels = draw(rows, dimensions, signal, rng)
+    x, labels = draw(ROWS, dimensions, SIGNAL, rng)
     minus, plus = rng.normal(0, (2 * dimensions) ** -0.5, 2)
     bias = 0.0
     flat = np.concatenate([x, -x], axis=1)
@@ -100,13 +98,13 @@ def train_neurons(
         below, above = flat[:, dimensions:] + bias, flat[:, :dimensions] + bias
         sums = np.maximum(below, 0).sum(axis=1), np.maximum(above, 0).sum(axis=1)
         counts = np.count_nonzero(below > 0, axis=1), np.count_nonzero(above > 0, axis=1)
-        pull = -labels / (1 + np.exp(labels * (minus * sums[0] + plus * sums[1]))) / rows
+        pull = -labels / (1 + np.exp(labels * (minus * sums[0] + plus * sums[1]))) / ROWS
         minus, plus, bias = (
             minus - step_size * (pull @ sums[0]),
             plus - step_size * (pull @ sums[1]),
             bias - step_size * (pull @ (minus * counts[0] + plus * counts[1])),
         )
-    x, labels = draw(TEST_ROWS, dimensions, signal, rng)
+    x, labels = draw(TEST_ROWS, dimensions, SIGNAL, rng)
     outputs = minus * np.maximum(-x + bias, 0).sum(axis=1) + plus * np.maximum(x + bias, 0).sum(axis=1)
     return float(bias), int(np.count_nonzero(outputs * labels > 0))
 
@@ -133,7 +131,6 @@ def measure(ratios: tuple[float, ...], seeds: list[int], dimensions: int = DIMEN
         runs.append({"name": "threshold neurons", "seed": seed, "cells": cells})
     bar.close()
     return {
-        "command": "python -m hf_tasks.analysis.threshold_neurons --output results/threshold-neurons",
         "settings": {"dimensions": dimensions, "rows": ROWS, "signal": SIGNAL, "steps x step size": TIME,
                      "threshold": threshold(dimensions)},
         "seeds": seeds,
@@ -175,7 +172,7 @@ def figure_of(results: dict[str, Any]) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and write results.json and results.png."""
     given = read(command("threshold_neurons", __doc__, seeds=[0, 1, 2, 3, 4]), arguments)
-    results = measure(RATIOS, given.seeds)
+    results = {"command": given.command, **measure(RATIOS, given.seeds)}
     write_text(given.output / "results.json", json.dumps(results, indent=1) + "\n")
     write_bytes(given.output / "results.png", png(figure_of(results)))
 

@@ -230,7 +230,6 @@ def measure(name: str, seeds: list[int]) -> dict[str, Any]:
             others = {f"{rate:g}": ends[number]["accuracy"] for rate, ends in tried.items()}
             runs.append({"name": way, "seed": seed, "learning_rate": best, "tried": others, **end, "cells": cells})
     return {
-        "command": f"python -m hf_tasks.analysis.vision_sgd --output results/vision-sgd --model {name}",
         "settings": {"model": name, "image_size": size, "steps": STEPS, "batch": BATCH, "agree": AGREE, "train": TRAIN},
         "seeds": seeds,
         "versions": {"hf_tasks": __version__, **{of: version(of) for of in ("torch", "transformers", "scikit-learn")}},
@@ -250,7 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     given = read(parser, arguments)
     try:
-        results = measure(given.model, given.seeds)
+        results = {"command": given.command, **measure(given.model, given.seeds)}
     except UserError as error:
         parser.error(str(error))
     write_text(given.output / "results.json", json.dumps(results, indent=1) + "\n")

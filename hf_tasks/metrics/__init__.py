@@ -1,1 +1,1 @@
-"""Metrics: the mathematics is in `functions.py`; each folder is a thin module for `evaluate.load(path)`."""
+"""Metrics: the mathematics is in `functions.py`; each module beside it is a thin one for `evaluate.load(path)`."""

@@ -1,8 +1,8 @@
 """Axis 2: how does an index enter attention?
 
 What is unusual here:
-- Three hooks, identity by default: `embed` adds to the token embeddings, `turn` turns queries and keys, `bias` is added
-  to the scores. The model calls hooks and never names an encoding.
+- Three hooks: `embed` adds to the token embeddings, `turn` turns queries and keys, `bias` is added to the scores. A
+  class says which of them it has; the model calls those, and never names an encoding.
 - Every hook gets explicit ids of queries and keys, never lengths, so cached decoding and left padding are right by
   construction. Ids come from `position_ids` and may be ABSENT ("no place"): additive encodings then add a vector of
   their own or nothing, rotations do not turn, and score biases have three learned scalars a head (query absent, key
@@ -521,7 +521,6 @@ class _Kerple(ScoreBias):
     """Two positive scalars a head, p and a (Chi et al. 2022, arXiv 2205.09921), drawn evenly, kept >= 0.01."""
 
     by_distance = True
-    upper: ClassVar[tuple[float, float]]  # ends of the even draws of p and a
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
@@ -529,8 +528,8 @@ class _Kerple(ScoreBias):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        init.uniform_(self.p, 0.0, self.upper[0])
-        init.uniform_(self.a, 0.0, self.upper[1])
+        init.uniform_(self.p, 0.0, 2.0)
+        init.uniform_(self.a, 0.0, 1.0)
 
     def positive(self) -> tuple[torch.Tensor, torch.Tensor]:
         return _per_head(self.p).clamp(min=0.01), _per_head(self.a).clamp(min=0.01)
@@ -540,8 +539,6 @@ class _Kerple(ScoreBias):
 class KerpleLog(_Kerple):
     """-p log(1 + a distance), the logarithmic kernel of KERPLE (arXiv 2205.09921, equation 3)."""
 
-    upper = (2.0, 1.0)
-
     def at(self, distance: torch.Tensor) -> torch.Tensor:
         p, a = self.positive()
         return -p * torch.log1p(a * distance.abs().float()[:, None])
@@ -550,8 +547,6 @@ class KerpleLog(_Kerple):
 @position_encoding("kerple_power")
 class KerplePower(_Kerple):
     """-a distance^p with p at most 2, the power kernel of KERPLE (arXiv 2205.09921)."""
-
-    upper = (2.0, 1.0)
 
     def at(self, distance: torch.Tensor) -> torch.Tensor:
         p, a = self.positive()

@@ -174,10 +174,6 @@ class ArithmeticTask(Task):
     def _hash(self, problems: Problems) -> np.ndarray:
         return mix64(self._combine(hash_places(problems["digits"])) ^ self._salt)
 
-    @cached_property
-    def _salt(self) -> np.uint64:
-        return np.uint64(hash_name(self.name) % 2**64)
-
     def _write(self, problems: Problems, split: str) -> dict[str, pa.Array]:
         problems = self.layout.choose(problems, split)
         result, chain = self._solve(problems["digits"])

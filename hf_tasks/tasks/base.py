@@ -14,6 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -236,6 +237,11 @@ class Task(ABC):
             f"{self.name} has only {self.problem_count} problems at these parameters, too few for a {split} split "
             f"({SPLIT_SHARES[split]:.0%} of them); widen {self.length_parameter} or whatever else makes more of them"
         )
+
+    @cached_property
+    def _salt(self) -> np.uint64:
+        """What hashes of problems are mixed with; tasks of one salt have their problems in the same splits."""
+        return np.uint64(hash_name(self.name) % 2**64)
 
     def _block(self, split: str, seed: int, block: int, stop: int) -> Problems:
         """The first `stop` problems of a block."""

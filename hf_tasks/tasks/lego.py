@@ -25,7 +25,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
 from hf_tasks.tasks.checks import as_tuple, choice, integer, is_span, listed, shortened, span
 from hf_tasks.tasks.groups import Action, Group, Rows, as_rows, get_action, get_group
-from hf_tasks.tasks.hashing import hash_name, mix64, noise_integers
+from hf_tasks.tasks.hashing import mix64, noise_integers
 from hf_tasks.tasks.text import text_array
 
 LARGEST_ALPHABET = 1000
@@ -444,10 +444,6 @@ class Lego(Task):
             codes = (codes << np.uint64(16)) | part.astype(np.uint64)
         inside = np.arange(parents.shape[1]) < problems["clauses"][:, None]
         return mix64((mix64(codes) * inside).sum(axis=1, dtype=np.uint64) ^ self._salt)
-
-    @cached_property
-    def _salt(self) -> np.uint64:
-        return np.uint64(hash_name(self.name) % 2**64)
 
     def _solve(self, problems: Problems) -> tuple[np.ndarray, np.ndarray]:
         """The value of every clause, a point, and its depth; both (rows, clauses) in topological order."""

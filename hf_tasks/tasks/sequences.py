@@ -99,10 +99,6 @@ class SequenceTask(Task):
         return mix64(hash_places(problems["places"]) ^ self._salt)
 
     @cached_property
-    def _salt(self) -> np.uint64:
-        return np.uint64(hash_name(self.name) % 2**64)
-
-    @cached_property
     def _codes(self) -> np.ndarray:
         """The ASCII code of every place value; 0 stays 0, "no character"."""
         return np.frombuffer(b"\0" + self.alphabet.encode("ascii"), np.uint8)
