@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from transformers import AlbertConfig, AlbertForTokenClassification, BertConfig, BertForTokenClassification
 
 from hf_tasks.analysis.forward import read_asked
-from hf_tasks.analysis.shortcuts import accuracy_by_depth
 from hf_tasks.analysis.plots import results_figure
+from hf_tasks.analysis.shortcuts import accuracy_by_depth
 from hf_tasks.cards import counting_markdown, eval_results, learning_markdown, results_markdown
 from hf_tasks.clauses import NO_LABEL, ClauseCollator, clause_batch, encode_clauses, loss_by_depth
 from hf_tasks.cli import report
