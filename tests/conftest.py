@@ -21,6 +21,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; subpr
 SYMBOLS = "0123456789+*= abc^$_"
 
 
+@pytest.fixture
+def one_block_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets are written in shards of one block."""
+    from hf_tasks import dataset
+
+    monkeypatch.setattr(dataset, "SHARD_BYTES", 1)
+    monkeypatch.setattr(dataset, "BATCH_BYTES", 1)
+
+
 @pytest.fixture(scope="session")
 def encode() -> Callable[..., Any]:
     """Strings -> token ids (B, S); all strings of one length, `_` is padding."""

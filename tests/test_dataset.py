@@ -22,12 +22,6 @@ TASK = get_task("addition", digits=(3, 5), reverse="answer", pad=True)
 
 
 @pytest.fixture
-def one_block_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "SHARD_BYTES", 1)
-    monkeypatch.setattr(dataset, "BATCH_BYTES", 1)
-
-
-@pytest.fixture
 def no_cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("cache"))
 

@@ -512,12 +512,6 @@ SUM_TASK = get_task("addition", digits=(3, 5))
 ROWS = 3 * BLOCK + 5  # four shards where a shard is one block
 
 
-@pytest.fixture
-def one_block_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "SHARD_BYTES", 1)
-    monkeypatch.setattr(dataset, "BATCH_BYTES", 1)
-
-
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

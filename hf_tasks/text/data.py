@@ -48,7 +48,7 @@ def read_texts(path_or_name: str, split: str, config: str | None = None, column:
     """
     texts = read_split(path_or_name, split, config, column)[column][:]
     if not all(isinstance(text, str | None) for text in texts):
-        raise UserError(f"column {column!r} of {path_or_name!r} holds no text; name another column")
+        raise UserError(f"column {column!r} of {path_or_name!r} holds no text: rename the one that does to {column!r}")
     kept = [text for text in texts if text and not text.isspace()]
     if not kept:
         raise UserError(f"split {split!r} of {path_or_name!r} has no text in its column {column!r}")
