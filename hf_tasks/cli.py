@@ -461,7 +461,7 @@ def report(results: dict[str, Any], folder: Path) -> None:
 
     names = list(dict.fromkeys(run["name"] for run in results["runs"]))
     of_texts = any("text" in row["slice"] for row in results["summary"])
-    metric = results["summary"][0]["metric"].replace("_", " ")
+    metric = next((row["metric"].replace("_", " ") for row in results["summary"]), "")
     title, first = ("held-out texts", "metric") if of_texts else (metric, "length")
     title += ", median (minimum) over seeds" if len(results["seeds"]) > 1 else ""
     for case in dict.fromkeys(row["slice"].get("case") for row in results["summary"]):

@@ -28,9 +28,9 @@ def classifier_tokenizer(recipe: Recipe, name: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: a stock tokenizer cannot be loaded, or has no token for what the task writes.
     """
-    stock = recipe.section(name).stock
+    stock, task = recipe.section(name).stock, recipe.get_task(name)
     try:
-        return _reader(recipe.get_task(name), None if stock in CONFIG_MAPPING_NAMES else stock)
+        return _reader(task, None if stock in CONFIG_MAPPING_NAMES else stock)
     except UserError as error:
         raise UserError(f"{recipe.name}.models.{name}.stock {stock!r} {error}") from error
 

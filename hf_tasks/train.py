@@ -440,7 +440,7 @@ def lengths_to_evaluate(recipe: Recipe, name: str) -> list[Any]:
 
 
 def check_it_fits(recipe: Any) -> None:
-    """Refuse, before anything is trained, a run that would fail later: no such rows, a table or limit too short.
+    """Refuse, before anything is trained, a run that would fail later: no such rows, a table too short.
 
     Here a base is looked at for the first time, too.
 
@@ -517,7 +517,8 @@ def _check_classifiers(recipe: Recipe) -> None:
             max(task.table(split, size=16)["prompt"].to_pylist(), key=len)
             for task, split in zip(tasks, ["train"] + ["test"] * (len(tasks) - 1), strict=True)
         ]
-        rows = tokenizer(prompts, padding=True, return_tensors="pt")
+        # Padded behind the call: else the tokenizer, which training shares, would keep its padding.
+        rows = tokenizer.pad(tokenizer(prompts), return_tensors="pt")
         config = build_config(recipe, name) if section.stock is None else stock_config(recipe, name)
         if section.stock is None:
             _check_tables(config, where, rows, rows["input_ids"].shape[1])
