@@ -73,6 +73,7 @@ def test_figures_of_other_tasks_are_the_committed_ones() -> None:
         "modular-addition",
         "state-tracking",
         "addition-in-context",
+        "addition-encodings",
         "addition-samples",
         "addition-formats",
         "plain-format",
