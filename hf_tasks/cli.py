@@ -455,6 +455,7 @@ def token(
 
 
 def report(results: dict[str, Any], folder: Path) -> None:
+    """Print a `results.json` as tables, one for the plain lengths and one a hard family, and where it lies."""
     if not results:  # another process of torchrun has them
         return
     from hf_tasks.cards import results_table

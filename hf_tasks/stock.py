@@ -6,7 +6,6 @@
 - A stock tokenizer must have a token for everything that the task writes; the task's format has to suit it.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,16 +27,25 @@ def classifier_tokenizer(recipe: Recipe, name: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: a stock tokenizer cannot be loaded, or has no token for what the task writes.
     """
-    stock, task = recipe.section(name).stock, recipe.get_task(name)
+    task, source = recipe.get_task(name), tokenizer_source(recipe, name)
     try:
-        return _reader(task, None if stock in CONFIG_MAPPING_NAMES else stock)
+        return load_tokenizer(task, source)
     except UserError as error:
-        raise UserError(f"{recipe.name}.models.{name}.stock {stock!r} {error}") from error
+        raise UserError(f"{recipe.name}.models.{name}.stock {source!r} {error}") from error
 
 
-@lru_cache(maxsize=4)  # the same object for all models that read alike, so that they share their encoded rows as well
-def _reader(task: Task, stock: str | None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, or the task's own."""
+def tokenizer_source(recipe: Recipe, name: str) -> str | None:
+    """The checkpoint whose tokenizer a model reads with; None: the task's own."""
+    stock = recipe.section(name).stock
+    return None if stock in CONFIG_MAPPING_NAMES else stock
+
+
+def load_tokenizer(task: Task, stock: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, or the task's own.
+
+    Raises:
+        UserError: as `classifier_tokenizer`, without the name of the model.
+    """
     if stock is None:
         return build_tokenizer(task)
     try:

@@ -67,7 +67,7 @@ from hf_tasks.recipe import (
     run_name,
     training_arguments,
 )
-from hf_tasks.stock import build_classifier, classifier_tokenizer, stock_config
+from hf_tasks.stock import build_classifier, classifier_tokenizer, load_tokenizer, stock_config, tokenizer_source
 from hf_tasks.tasks import Task
 
 WORKSHOP = ".training"  # unfinished runs, inside the output folder
@@ -132,8 +132,9 @@ def training_data(
 
 
 @lru_cache(maxsize=1)
-def labelled_data(task: Task, size: int | None, seed: int, tokenizer: PreTrainedTokenizerBase) -> Any:
+def labelled_data(task: Task, size: int | None, seed: int, stock: str | None) -> Any:
     """As `training_data`, for token classifiers: the columns that `ClauseCollator` reads."""
+    tokenizer = load_tokenizer(task, stock)
     kept = _rows(task, size, seed, ["prompt", "read_positions", "labels", "depths", "asked"])
     bar = {} if size is None else {"desc": "encoding"}
     read = ["prompt", "read_positions"]
@@ -517,8 +518,7 @@ def _check_classifiers(recipe: Recipe) -> None:
             max(task.table(split, size=16)["prompt"].to_pylist(), key=len)
             for task, split in zip(tasks, ["train"] + ["test"] * (len(tasks) - 1), strict=True)
         ]
-        # Padded behind the call: else the tokenizer, which training shares, would keep its padding.
-        rows = tokenizer.pad(tokenizer(prompts), return_tensors="pt")
+        rows = tokenizer(prompts, padding=True, return_tensors="pt")
         config = build_config(recipe, name) if section.stock is None else stock_config(recipe, name)
         if section.stock is None:
             _check_tables(config, where, rows, rows["input_ids"].shape[1])
@@ -668,7 +668,7 @@ def _task_parts(recipe: Recipe, name: str, seed: int, continued: bool, output: P
     set_seed(seed)
     if recipe.head == TOKEN_CLASSIFICATION:
         tokenizer = classifier_tokenizer(recipe, name)
-        data = labelled_data(task, recipe.data_of(name).size, seed, tokenizer)
+        data = labelled_data(task, recipe.data_of(name).size, seed, tokenizer_source(recipe, name))
         per_clause = recipe.section(name).layers_per_clause
         collator: Any = ClauseCollator(tokenizer.pad_token_id, per_clause is not None)  # type: ignore[arg-type]
         set_seed(seed)

@@ -54,12 +54,12 @@ class Editor:
                 (roots if row["parents"][clause] < 0 else inner).setdefault(element, set()).add(
                     self._span(row, clause)[2]
                 )
-        if any(len(written) > 1 for written in inner.values()):
-            (written, *_) = (ways for ways in inner.values() if len(ways) > 1)
-            raise UserError(
-                f"task {task.name} writes one element in several ways ({', '.join(sorted(written))}), so none can "
-                "stand for another: take a format in which there is one"
-            )
+        for written in inner.values():
+            if len(written) > 1:
+                raise UserError(
+                    f"task {task.name} writes one element in several ways ({', '.join(sorted(written))}), so none can "
+                    "stand for another: take a format in which there is one"
+                )
         self.roots_too = all(roots[element] == inner.get(element, roots[element]) for element in roots)
         known = {**roots, **inner} if self.roots_too else inner
         self.spellings = {element: written for element, (written,) in known.items()}
