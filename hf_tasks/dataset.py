@@ -14,7 +14,6 @@
 """
 
 import errno
-import hashlib
 import inspect
 import json
 import platform
@@ -35,7 +34,7 @@ from rich.progress import Progress
 
 from hf_tasks import __version__, tasks
 from hf_tasks.errors import UserError, unknown_name
-from hf_tasks.files import write_bytes, write_text
+from hf_tasks.files import hash_files, write_bytes, write_text
 from hf_tasks.tasks.base import BLOCK, Task
 from hf_tasks.tasks.hashing import SPLITS
 
@@ -143,10 +142,7 @@ def check_sizes(sizes: Mapping[str, int]) -> None:
 
 def source_hash() -> str:
     """16 hexadecimal digits that change with any source file of `hf_tasks.tasks`, and so with what is generated."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(inspect.getfile(tasks)).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return hash_files(Path(inspect.getfile(tasks)).parent.glob("*.py"))
 
 
 def shard_rows(task: Task) -> int:

@@ -1,9 +1,10 @@
 """Writing files so that bad luck leaves nothing half-written."""
 
 import errno
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `write_bytes`, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def public_name(source: str) -> str:
+    """What reports and cards call a file, folder or name on the Hub: without the folders above it, on this machine."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits of the names and contents of files, whatever their folders and order."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -104,6 +104,7 @@ def test_every_corpus_is_known_to_the_command_line(capsys: pytest.CaptureFixture
         (["tinystories", "--model", "no.gguf"], "no.gguf"),
         (["tinystories", "--writer", "grammar", "--max-tokens-total", "1000000"], "counts no tokens"),
         (["tinystories", "--writer", "embedded", "--model", "no.gguf"], "no.gguf"),
+        (["tinystories", "--writer", "grammar", "--concurrency", "0"], "concurrency"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from hf_tasks.corpora import decontaminate as module
 from hf_tasks.corpora.decontaminate import (
-    benchmark_name,
     decontaminate,
     humaneval,
     match_rate,
@@ -23,6 +22,7 @@ from hf_tasks.corpora.decontaminate import (
     read_benchmark,
 )
 from hf_tasks.errors import UserError
+from hf_tasks.files import public_name
 
 pytest.importorskip("rapidfuzz")  # of the extra `textbooks`
 
@@ -257,7 +257,7 @@ def test_a_file_or_dataset_is_a_benchmark(name: str, tmp_path: Path) -> None:
     plain = [{**PROBLEM, "tests": "assert 1"}, {**UNRELATED, "task_id": "Greet/1", "tests": ""}]
     benchmark = write_benchmark(tmp_path / name, plain)
     assert read_benchmark(benchmark) == [{key: row[key] for key in ("task_id", "prompt", "solution")} for row in plain]
-    assert benchmark_name(benchmark) == name and benchmark_name("humaneval") == "humaneval"
+    assert public_name(benchmark) == name and public_name("humaneval") == "humaneval"
     assert decontaminate([UNRELATED], read_benchmark(benchmark))[1]["with_match"] == ["Greet/1"]
 
 

@@ -140,7 +140,8 @@ def test_what_is_not_installed_is_left_out_with_a_note(
     assert "- grammar_errors is left out: its package is not installed" in page
     assert "- likelihood is left out: no model for the embedded writer" in page
     absent[0] = "gguf"
-    monkeypatch.setattr("hf_tasks.corpora.grading.find_gguf", lambda: tmp_path / "any.gguf")
+    (tmp_path / "any.gguf").touch()
+    monkeypatch.setattr("hf_tasks.corpora.embedded.find_gguf", lambda gguf: tmp_path / "any.gguf")
     run(file, "--output", str(tmp_path / "out"))
     assert "transformers reads GGUF files with the package 'gguf'" in (tmp_path / "out" / PAGE).read_text("utf-8")
 

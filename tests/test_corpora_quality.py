@@ -508,6 +508,8 @@ def test_the_command(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     for options, said in (
         (["--judge", "gpt"], "unknown judge 'gpt'; known: embedded, rubric, server"),
         (["--judge", "server"], "needs --base-url and --model"),
+        (["--base-url", "http://127.0.0.1:1"], "--base-url is of the judge server; name one by"),
+        (["--model", "any"], "--model is of the judge server or embedded; name one by"),
         (["--folder", str(tmp_path / "none")], "no folder"),
     ):
         assert main([*command, *options]) == 2

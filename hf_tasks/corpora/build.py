@@ -12,7 +12,6 @@
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -40,7 +39,7 @@ from hf_tasks.corpora import CORPORA, get_corpus
 from hf_tasks.corpora.base import Corpus
 from hf_tasks.corpora.card import both_halves
 from hf_tasks.corpora.code_exercises import CodeExercises, check
-from hf_tasks.corpora.decontaminate import benchmark_name, decontaminate, programs_of, read_benchmark
+from hf_tasks.corpora.decontaminate import decontaminate, programs_of, read_benchmark
 from hf_tasks.corpora.diversity import diversity_report
 from hf_tasks.corpora.job import PARAMETER, TABLE, generate
 from hf_tasks.corpora.job import Report as JobReport
@@ -50,7 +49,7 @@ from hf_tasks.corpora.quality import Encoder, FilterFolder, embed, find_embeddin
 from hf_tasks.corpora.readability import readability
 from hf_tasks.dataset import PROVENANCE, SHARD_BYTES, describe, finished_splits, split_path, write_card
 from hf_tasks.errors import UserError
-from hf_tasks.files import write_text
+from hf_tasks.files import hash_files, public_name, write_text
 from hf_tasks.tasks.hashing import SPLITS, hash_name
 
 WORK, REPORT = ".work", "report.json"
@@ -196,7 +195,7 @@ def _load_tools(mix: Mix, tasks: int) -> _Tools:
         try:
             encoder = Encoder()
         except UserError as error:
-            print(f"embeddings are not compared with {benchmark_name(wanted.benchmark)}: {error}", file=sys.stderr)
+            print(f"embeddings are not compared with {public_name(wanted.benchmark)}: {error}", file=sys.stderr)
     return _Tools(filters, problems, encoder, tasks)
 
 
@@ -386,7 +385,7 @@ def _decontaminate(
             if place in entry:
                 row = entry.pop(place)
                 entry[index] = indices[owners[row]] if row >= 0 else None
-    benchmark = benchmark_name(limits["benchmark"])
+    benchmark = public_name(limits["benchmark"])
     report = {"benchmark": benchmark, "programs": report.pop("rows"), **report}
     if encoder:
         report["least_distance"] = min(entry["embedding_distance"] for entry in report["nearest"])
@@ -550,11 +549,8 @@ def _prefixed(prefix: str, counts: Counter[str]) -> Counter[str]:
 @cache
 def source_hash() -> str:
     """16 hexadecimal digits that change with any source or data file of `hf_tasks.corpora`."""
-    digest = hashlib.sha256()
     folder = Path(__file__).parent
-    for path in sorted((*folder.glob("*.py"), *folder.glob("data/*"))):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return hash_files((*folder.glob("*.py"), *folder.glob("data/*")))
 
 
 @cache

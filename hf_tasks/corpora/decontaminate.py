@@ -139,11 +139,6 @@ def humaneval() -> list[dict[str, str]]:
     ]
 
 
-def benchmark_name(benchmark: str) -> str:
-    """What reports and cards call a benchmark: without the folders above it, where it lies on this machine."""
-    return Path(benchmark).resolve().name if Path(benchmark).exists() else benchmark
-
-
 def read_benchmark(
     benchmark: str, split: str | None = None, prompt: str | None = None, solution: str | None = None
 ) -> list[dict[str, str]]:

@@ -27,12 +27,11 @@ _ON_THE_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[^:]+\.gguf)")
 
 
 @contextmanager
-def embedded(gguf: str | Path | None = None, threads: int | None = None, **settings: Any) -> Iterator[Server]:
+def embedded(gguf: str | Path | None = None, **settings: Any) -> Iterator[Server]:
     """A `Server` on a model in this process, which stops when the block ends.
 
     Args:
         gguf: the model's file, here or on the Hub; see `find_gguf`.
-        threads: of llama.cpp; by default one a core less one.
         settings: of `Server` (`temperature`, `top_p`, `timeout`, ...).
 
     Raises:
@@ -50,8 +49,9 @@ def embedded(gguf: str | Path | None = None, threads: int | None = None, **setti
     params.model_alias = {path.stem}  # replies name the model, and not where it lies
     params.verbosity = -1  # its log goes to stderr, into the progress bars
     params.endpoint_slots = params.ui = False
-    threads = threads or max(1, len(os.sched_getaffinity(0)) - 1)
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    # Not every system tells which cores a process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, cores - 1)
     settings = {"timeout": TIMEOUT} | settings
     try:
         running = xllamacpp.Server(params)

@@ -10,7 +10,6 @@
 """
 
 import asyncio
-import importlib.util
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -44,7 +43,7 @@ from hf_tasks.corpora.memorisation import memorisation, memorisation_markdown
 from hf_tasks.corpora.offline_grades import likelihood, likelihood_report, offline_markdown, offline_report
 from hf_tasks.corpora.words import PARTS_OF_SPEECH
 from hf_tasks.errors import UserError
-from hf_tasks.files import write_text
+from hf_tasks.files import public_name, write_text
 from hf_tasks.tasks.hashing import hash_name
 
 REPORT, PAGE = "report.json", "report.md"
@@ -122,13 +121,13 @@ def judge(
         offline, notes = _offline(written.rows, likelihood_model)
         ended = [bool(row["ended"]) for row in written.rows if row.get("ended") is not None]
         report: Report = {
-            "source": _name(source),
+            "source": public_name(source),
             "beginnings": len({row["beginning"] for row in written.rows}),
             "completions": len(written.rows),
             "ended": float(np.mean(ended)) if len(ended) == len(written.rows) else None,
             "sampling": None if _is_file(source) else {"temperature": 1.0, **sampling},
             "grades": grades,
-            "comparisons": compared and {"reference": _name(str(reference)), **compared},
+            "comparisons": compared and {"reference": public_name(str(reference)), **compared},
             "offline": offline,
             **_memory(written),
             "usage": {
@@ -247,11 +246,6 @@ def _check_source(source: str) -> None:
         raise UserError(f"{source!r} is no folder here; give that of a trained model, its name on the Hub, or a file")
 
 
-def _name(source: str) -> str:
-    """What a report calls a source: without the folders above it, where it lies on this machine."""
-    return Path(source).resolve().name if Path(source).exists() else source
-
-
 def _read(source: str) -> list[Row]:
     """The rows of a file of completions.
 
@@ -283,6 +277,7 @@ def _load(name: str) -> tuple[Any, Any]:
     Raises:
         UserError: there is none, or it can complete nothing.
     """
+    import torch
     from huggingface_hub import snapshot_download
     from transformers import AutoTokenizer
     from transformers.utils import logging
@@ -303,20 +298,10 @@ def _load(name: str) -> tuple[Any, Any]:
         ) from error
     if not model.can_generate():
         raise UserError(f"{name!r} is a {type(model).__name__}, which completes nothing; give a causal language model")
-    return _placed(model), _ready(tokenizer, name)
-
-
-def _placed(model: Any) -> Any:
-    import torch
-
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _ready(tokenizer: Any, name: str) -> Any:
     if tokenizer.eos_token is None:
         raise UserError(f"the tokenizer of {name!r} has no end-of-sequence token, by which a completion ends")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return tokenizer
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
 def _sample(
@@ -476,7 +461,9 @@ def _offline(rows: Sequence[Row], likelihood_model: str) -> tuple[Report, list[s
         return report, notes
     try:
         (model, tokenizer), name = (
-            _default_model() if likelihood_model == DEFAULT else (_load(likelihood_model), _name(likelihood_model))
+            _default_model()
+            if likelihood_model == DEFAULT
+            else (_load(likelihood_model), public_name(likelihood_model))
         )
     except UserError as error:
         if likelihood_model != DEFAULT:
@@ -496,16 +483,9 @@ def _default_model() -> tuple[tuple[Any, Any], str]:
     Raises:
         UserError: there is no such model here, or nothing that reads its format.
     """
-    path = find_gguf()
-    if importlib.util.find_spec("gguf") is None:
-        raise UserError("transformers reads GGUF files with the package 'gguf': pip install \"hf-tasks[textbooks]\"")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    from hf_tasks.adapters import SMOLLM2, unpacked
 
-    logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
-    return (_placed(model), _ready(tokenizer, path.name)), path.stem
+    return _load(unpacked(SMOLLM2)), find_gguf().stem
 
 
 def _progress() -> Progress:

@@ -228,13 +228,13 @@ def _only(found: set[T], name: str, plain: str) -> T:
 
 
 def grades_report(
-    pairs: Sequence[tuple[str, str]], graded: Mapping[str, Sequence[Graded]], resamples: int = RESAMPLES, seed: int = 0
+    pairs: Sequence[tuple[str, str]], graded: Mapping[str, Sequence[Graded]], resamples: int = RESAMPLES
 ) -> Report:
     """Averages by judge and the agreement of judges, as JSON values.
 
     Args:
         pairs, graded: what `grade_all` was given and gave.
-        resamples, seed: of the bootstrap.
+        resamples: of the bootstrap.
 
     Returns:
         `beginnings`, `completions`; `judges`: label -> `graded`, `malformed` and `unanswered` (reason -> count),
@@ -254,7 +254,7 @@ def grades_report(
                 "malformed": reasons_of(found, Rejected),
                 "unanswered": reasons_of(found, NoAnswer),
                 "grades": {
-                    name: mean_by_cluster(values[label][:, place], starts, resamples, seed)
+                    name: mean_by_cluster(values[label][:, place], starts, resamples)
                     for place, name in enumerate(GRADES)
                 },
                 "age_groups": {
@@ -286,7 +286,7 @@ def grades_markdown(report: Report) -> str:
     for label, one in report["judges"].items():
         ages = ", ".join(f"{group} {count}" for group, count in one["age_groups"].items() if count) or "-"
         lost = [sum(one[kind].values()) for kind in ("malformed", "unanswered")]
-        grades = " | ".join(_said(one["grades"][name]) for name in GRADES)
+        grades = " | ".join(with_interval(one["grades"][name]) for name in GRADES)
         lines.append(f"| {label} | {grades} | {ages} | {one['graded']} | {lost[0]} | {lost[1]} |")
     if report["agreement"]:
         lines += ["", "| agreement | Krippendorff's alpha | mean absolute difference |", "|---|---|---|"]
@@ -298,10 +298,12 @@ def grades_markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _said(one: Mapping[str, Any]) -> str:
+def with_interval(one: Mapping[str, Any], decimals: int = 2) -> str:
+    """A `value` and its `ci95`, where there are such, for a table."""
     if one["value"] is None:
         return "-"
-    return f"{one['value']:.2f}" + (f" [{one['ci95'][0]:.2f}, {one['ci95'][1]:.2f}]" if one["ci95"] else "")
+    value, *ends = (f"{number:.{decimals}f}" for number in (one["value"], *(one["ci95"] or ())))
+    return f"{value} [{', '.join(ends)}]" if ends else value
 
 
 # Pairs.
@@ -387,7 +389,8 @@ def compare_markdown(reports: Mapping[str, Report]) -> str:
     for label, one in reports.items():
         counts = " | ".join(str(one[name]) for name in ("wins", "losses", "equal", "overturned"))
         lost = " | ".join(str(sum(one[kind].values())) for kind in ("malformed", "unanswered"))
-        lines.append(f"| {label} | {_said(one['win_rate'])} | {counts} | {_said(one['first_position'])} | {lost} |")
+        rate, first = (with_interval(one[name]) for name in ("win_rate", "first_position"))
+        lines.append(f"| {label} | {rate} | {counts} | {first} | {lost} |")
     return "\n".join(lines) + "\n"
 
 

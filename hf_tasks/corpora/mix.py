@@ -102,7 +102,8 @@ class Part:
     @property
     def in_flight(self) -> int:
         """Requests at a time."""
-        return self.concurrency or (8 if self.writer == "embedded" else 64)
+        usual = 8 if self.writer == "embedded" else 64
+        return usual if self.concurrency is None else self.concurrency
 
     @property
     def budget(self) -> dict[str, Any]:

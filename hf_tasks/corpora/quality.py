@@ -35,7 +35,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from hf_tasks.corpora.answers import find_object, object_schema, parse_python
 from hf_tasks.corpora.base import Rejected
 from hf_tasks.corpora.cache import ReplyCache
 from hf_tasks.corpora.job import Budget, Spending
-from hf_tasks.corpora.judge import CachedJudge, Judge, Report, gather, krippendorff_alpha, reasons_of
+from hf_tasks.corpora.judge import CachedJudge, Judge, Report, gather, krippendorff_alpha, reasons_of, with_interval
 from hf_tasks.corpora.server import NoAnswer
 from hf_tasks.errors import UserError, unknown_name
 from hf_tasks.files import write_bytes, write_text
@@ -753,11 +753,7 @@ def filter_markdown(report: Report, names: Sequence[str] | None = None) -> str:
         names: what each snippet is called among the examples (file:line), which are left out without.
     """
 
-    def said(one: Report) -> str:
-        if one["value"] is None:
-            return "-"
-        return f"{one['value']:.3f}" + (f" [{one['ci95'][0]:.3f}, {one['ci95'][1]:.3f}]" if one["ci95"] else "")
-
+    said = partial(with_interval, decimals=3)
     lost = ", ".join(
         f"{reason} {count}" for kind in ("malformed", "unanswered") for reason, count in report[kind].items()
     )
@@ -852,7 +848,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns 2 for a user's mistake and a full disk, 130 if interrupted.
     """
-    parser = argparse.ArgumentParser(prog="python -m hf_tasks.corpora.quality", description=str(main.__doc__))
+    parser = argparse.ArgumentParser(
+        prog="python -m hf_tasks.corpora.quality",
+        description=str(main.__doc__).partition("\n")[0],
+        epilog="Example: python -m hf_tasks.corpora.quality --judge rubric --output runs/quality",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for filter.npz, report.json and report.md")
     parser.add_argument("--folder", type=Path, help="of .py files; the standard library if not given")
     parser.add_argument("--judge", default="rubric", help=f"who grades: {', '.join(JUDGES)}")
@@ -882,6 +882,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, command: str) -> None:
     """What the command does."""
     began = time.monotonic()
+    for option, kinds in (("base_url", ("server",)), ("model", ("server", "embedded"))):
+        if getattr(options, option) is not None and not {options.judge, options.compare} & {*kinds}:
+            of, key = " or ".join(kinds), option.replace("_", "-")
+            raise UserError(f"--{key} is of the judge {of}; name one by --judge or --compare, or leave it out")
     rows = python_files.snippets(options.folder)
     texts = [row["text"] for row in rows]
     with _judge(options.judge, options.base_url, options.model) as judge:

@@ -64,7 +64,6 @@ try:
     from datatrove.pipeline.filters.base_filter import BaseFilter
     from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter, get_n_grams
     from datatrove.pipeline.readers import ParquetReader
-    from datatrove.pipeline.writers.disk_base import DiskWriter
     from datatrove.utils.hashing import HashConfig
     from datatrove.utils.text import split_into_words
     from datatrove.utils.word_tokenizers import WordTokenizer
@@ -78,6 +77,7 @@ CODE_STEPS = ("exact_duplicate", "near_duplicate")
 DUPLICATES = CODE_STEPS  # the steps that compare rows with one another, and so those of different tables
 EMPTY = "empty"  # the reason why rows without text go, of which datatrove's reader makes no documents
 MAX_TASKS = 10_000
+_SURE = 0.5  # least probability of a language that is not English
 _TICK = 0.2  # seconds between looks at how far datatrove is
 # datatrove's default, xxhash, is given strings by it, which xxhash 4 refuses.
 _HASH = HashConfig(precision=64, hash_fc="sha1")
@@ -103,11 +103,7 @@ class LanguageFilter(BaseFilter):
     """Drops documents that are in another language for sure.
 
     py3langid's probability grows with the length of a text: "The dog ran." is English with 0.14. A document goes only
-    if another language is likelier and reaches the threshold, so that those too short to tell stay.
-
-    Args:
-        language: the one to keep, an ISO 639-1 code. threshold: least probability of another one.
-        exclusion_writer: where dropped documents go.
+    if another language is likelier than not, so that those too short to tell stay.
 
     Raises:
         UserError: no py3langid.
@@ -115,19 +111,16 @@ class LanguageFilter(BaseFilter):
 
     name = "py3langid language"
 
-    def __init__(
-        self, language: str = "en", threshold: float = 0.5, exclusion_writer: DiskWriter | None = None
-    ) -> None:
+    def __init__(self) -> None:
         if find_spec("py3langid") is None:
             raise UserError(f"the language filter needs the package 'py3langid': {_MISSING}")
-        super().__init__(cast(Any, exclusion_writer))
-        self.language, self.threshold = language, threshold
+        super().__init__()
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
         """Whether it stays; `language` and `language_score` of its metadata say what it was taken for."""
         language, probability = _identifier().classify(doc.text)
         doc.metadata |= {"language": language, "language_score": probability}
-        return language == self.language or probability < self.threshold or (False, language)
+        return language == "en" or probability < _SURE or (False, language)
 
 
 class RepetitionFilter(GopherRepetitionFilter):
@@ -136,15 +129,12 @@ class RepetitionFilter(GopherRepetitionFilter):
     There the commonest n-gram is a large share of the text even if it stands there once. Of the paragraphs of our story
     grammar's stories, 61 words long, datatrove's filter drops 13 % for that; here an n-gram that stands once is no
     repetition. The thresholds are the paper's.
-
-    Args:
-        exclusion_writer: where dropped documents go.
     """
 
     name = "Gopher repetition, short documents"
 
-    def __init__(self, exclusion_writer: DiskWriter | None = None) -> None:
-        super().__init__(exclusion_writer=cast(Any, exclusion_writer), language=cast(Any, _words()))
+    def __init__(self) -> None:
+        super().__init__(language=cast(Any, _words()))
         self._limits = cast(Sequence[tuple[int, float]], self.top_n_grams)
 
     def filter(self, doc: Document) -> bool | tuple[bool, str]:
