@@ -11,6 +11,7 @@
 import json
 import os
 import platform
+import shlex
 import statistics
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -290,10 +291,12 @@ def evaluate(recipe: Any, runs: list[tuple[str, int, Path]], output: Path) -> di
         entries.append({"name": name, "seed": seed, **facts, **order, **watched, **shown, "cells": cells})
     ceilings = last_ceilings(recipe, list(dict.fromkeys(name for name, _, _ in runs)))
     references = _references(recipe, output)
+    seeds = sorted({seed for _, seed, _ in runs})
     results = {
         "recipe": recipe.name,
         "preset": recipe.preset,
-        "seeds": sorted({seed for _, seed, _ in runs}),
+        "command": shlex.join([*shlex.split(recipe.command), "--seeds", *map(str, seeds)]),
+        "seeds": seeds,
         "versions": {"hf_tasks": __version__, **{name: version(name) for name in PACKAGES}},
         "hardware": hardware(),
         "seconds": round(sum(entry["train_seconds"] for entry in entries), 1),

@@ -12,6 +12,7 @@
 """
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -155,6 +156,7 @@ class Experiment:
         encoding_lr_multiplier: encoding name -> factor of the learning rate for its parameters; all parameters of
             encodings are trained without weight decay.
         seeds: trained when the command line names none.
+        command: what it was loaded by, as a command line, without seeds; of no say in what is trained.
     """
 
     name: str
@@ -169,6 +171,7 @@ class Experiment:
     encoding_lr_multiplier: dict[str, float] = field(default_factory=dict)
     paper: list[PaperFigure] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
+    command: str = field(default="", compare=False)
 
     def section(self, name: str) -> Any:
         """What the section of a model says beside fields of its configuration."""
@@ -179,11 +182,11 @@ class Experiment:
         return replace(self, trainer={**self.trainer, **self.section(name).trainer})
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written into a run's `recipe.yaml`; the seeds are left out, since they may be added to."""
+        """As it is written into a run's `recipe.yaml`; without seeds, which may be added to, and the command."""
         shared = [f.name for f in fields(Experiment)]
         content = asdict(self)
         own = [key for key in content if key not in shared]
-        return {key: content[key] for key in (*shared[:4], *own, *shared[4:]) if key != "seeds"}
+        return {key: content[key] for key in (*shared[:4], *own, *shared[4:]) if key not in ("seeds", "command")}
 
     def to_yaml(self) -> str:
         """As `to_dict`; `read_recipe` reads it back."""
@@ -320,7 +323,9 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
                 raise unknown_name(f"model in {path.stem}.models to leave out (null)", name, known)
         content = lay_over(content, change)
     kind, check = _kind(content)
-    recipe = build(kind, {**content, "name": path.stem, "preset": preset}, path.stem)
+    given = path.stem if path.parent == RECIPES else path.name
+    command = shlex.join(["hf-tasks", "run", given, "--preset", preset, *(("--set", *settings) if settings else ())])
+    recipe = build(kind, {**content, "name": path.stem, "preset": preset, "command": command}, path.stem)
     check(recipe)
     return recipe
 
@@ -622,6 +627,7 @@ def training_arguments(recipe: Experiment, output: str, seed: int, where: str = 
     Raises:
         UserError: a key that is unknown, not for a recipe, or of a wrong type or value.
     """
+    import torch
     from transformers import TrainingArguments
 
     where = where or f"{recipe.name}.trainer"
@@ -635,6 +641,7 @@ def training_arguments(recipe: Experiment, output: str, seed: int, where: str = 
         "logging_steps": 50,
         "save_total_limit": 2,
         "report_to": "none",
+        "use_cpu": not torch.accelerator.is_available(),  # else bf16, of a recipe for a GPU, is refused
         **recipe.trainer,
         "remove_unused_columns": False,  # the collator reads what it needs
         "output_dir": output,

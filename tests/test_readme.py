@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hf_tasks.cards import length_of, markdown_table, results_markdown, results_table, sharpness_markdown
+from hf_tasks.recipe import CAUSAL_LM, load_recipe
 from hf_tasks.text.card import text_markdown
 from model_cards.reproduction import BEGIN, END, in_readme
 
@@ -107,6 +109,33 @@ def test_the_table_of_the_papers_is_the_committed_figures() -> None:
     assert len(shown) > 6 and any("**not reached**" in line for line in shown)
     with pytest.raises(ValueError, match="once each"):
         in_readme(README.replace(END, ""))
+
+
+OF_RECIPES = [path for path in sorted((ROOT / "results").glob("*/*.json")) if '"preset":' in path.read_text()[:200]]
+
+
+@pytest.mark.parametrize("path", OF_RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_results_name_the_command_that_makes_them(path: Path) -> None:
+    """Of these models with these seeds, as many steps and rows, and the lengths that were asked for."""
+    results = json.loads(path.read_text())
+    head, _, rest = results["command"].partition(" --seeds ")
+    program, verb, name, flag, preset, *settings = shlex.split(head)
+    assert (program, verb, name, flag) == ("hf-tasks", "run", results["recipe"], "--preset")
+    recipe = load_recipe(name, preset, settings[1:])
+    assert preset == results["preset"] and rest.split() == [str(seed) for seed in results["seeds"]]
+    assert {run["name"] for run in results["runs"]} == set(recipe.models)
+    for run in results["runs"]:
+        trainer = recipe.with_trainer_of(run["name"]).trainer
+        assert run["train_steps"] == trainer["max_steps"]
+        if recipe.head == CAUSAL_LM:
+            wanted = recipe.section(run["name"]).lengths or recipe.evaluation.lengths
+            longest = max((max(n) if isinstance(n, list) else n for n in wanted), default=0)
+            assert (
+                max((length_of(one["slice"]) for one in run["cells"] if "case" not in one["slice"]), default=0)
+                == longest
+            )
+            seen = trainer["max_steps"] * trainer["per_device_train_batch_size"]
+            assert run["train_examples"] == min(seen, recipe.data_of(run["name"]).size)
 
 
 def test_headline_holds() -> None:

@@ -103,7 +103,10 @@ def test_output_folder_holds_the_whole_road(recipe: Recipe, output: Path) -> Non
 
 def test_results_have_the_form_that_others_read(output: Path) -> None:
     results = json.loads((output / "results.json").read_text())
-    assert set(results) == {"recipe", "preset", "seeds", "versions", "hardware", "seconds", "paper", "summary", "runs"}
+    assert results["command"] == "hf-tasks run tiny.yaml --preset cpu --seeds 0"
+    assert set(results) == {
+        "recipe", "preset", "command", "seeds", "versions", "hardware", "seconds", "paper", "summary", "runs"
+    }  # fmt: skip
     assert results["versions"].keys() >= {"hf_tasks", "torch", "transformers", "datasets"} and results["hardware"]
     assert results["seconds"] == pytest.approx(sum(run["train_seconds"] for run in results["runs"]), abs=0.1)
     for run in results["runs"]:
