@@ -641,6 +641,8 @@ def training_arguments(recipe: Experiment, output: str, seed: int, where: str = 
         "logging_steps": 50,
         "save_total_limit": 2,
         "report_to": "none",
+        "project": recipe.name,
+        "run_name": Path(output).name,
         "use_cpu": not torch.accelerator.is_available(),  # else bf16, of a recipe for a GPU, is refused
         **recipe.trainer,
         "remove_unused_columns": False,  # the collator reads what it needs
