@@ -60,6 +60,8 @@ bench: $(BENCH_STAMP)  ## speed, side by side with peers
 	$(BIN)/python -m benchmarks.trainer
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.costs
+	$(BIN)/python -m benchmarks.utilization
 
 # From another folder, so that the installed package is what answers and not the tree.
 wheel: $(STAMP)  ## build the wheel, install it into a venv of its own, run a smoke from it

@@ -9,8 +9,8 @@
 - Generation is cached and greedy: a prompt of length - 32 tokens and 32 new ones, by each package's own `generate`.
 - Rounds alternate between all runs of a length, so that a busy machine slows them down alike; a ratio is the median
   over the rounds of the ratio within one.
-- Peak memory is that of one training step beyond what stands before it: torch.cuda.max_memory_allocated on CUDA; on
-  CPU the highest sum of the profiler's record of allocations.
+- Peak memory is that of one training step, or of one call that generates, beyond what stands before it:
+  torch.cuda.max_memory_allocated on CUDA; on CPU the highest sum of the profiler's record of allocations.
 - `benchmarks/models.json` keeps the last run with hardware and versions, `models-cuda.json` that on a GPU.
 """
 
@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,10 +226,10 @@ def seconds(run: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - start
 
 
-def timed(runs: dict[str, Callable[[], Any]], device: str) -> dict[str, list[float]]:
+def timed(runs: dict[str, Callable[[], Any]], device: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of every run in every round, after two that warm up."""
     found: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(ROUNDS + 2):
+    for turn in range(rounds + 2):
         for name, run in runs.items():
             taken = seconds(run, device)
             if turn > 1:
@@ -252,6 +253,11 @@ def peak_mib(run: Callable[[], Any], device: str) -> float:
         held += event.nbytes()
         highest = max(highest, held)
     return highest / 2**20
+
+
+def peaks(runs: dict[str, Callable[[], Any]], device: str) -> dict[str, float]:
+    """`peak_mib` of each run."""
+    return {name: round(peak_mib(run, device), 1) for name, run in runs.items()}
 
 
 def ratio(found: dict[str, list[float]], slow: str, fast: str) -> float:
@@ -283,21 +289,22 @@ def measure(device: str, length: int, only: str | None) -> dict[str, Any]:
     tokens = torch.randint(0, VOCABULARY, (SIZES[device]["tokens"] // length, length), device=device)
     if only != "generation":
         steps = {name: training_step(run, tokens) for name, run in runs.items()}
-        found = timed(steps, device)
+        found = timed(steps, device, ROUNDS)
         result["training"] = {
             "tokens_per_second": {n: round(tokens.numel() / statistics.median(of)) for n, of in found.items()},
-            "peak_mib": {name: round(peak_mib(step, device), 1) for name, step in steps.items()},
+            "peak_mib": peaks(steps, device),
             "ratios": ratios_of(found),
         }
     if only != "training":
         prompt = tokens[:1, : length - NEW].expand(GENERATED, -1).contiguous()
         for run in runs.values():
             run.model.eval()
-        writers: dict[str, Any] = {name: run.write for name, run in runs.items() if run.write}
-        found = timed({name: lambda write=write: write(prompt) for name, write in writers.items()}, device)
+        writers = {name: partial(run.write, prompt) for name, run in runs.items() if run.write}
+        found = timed(writers, device, ROUNDS)
         count = GENERATED * NEW
         result["generation"] = {
             "tokens_per_second": {name: round(count / statistics.median(of)) for name, of in found.items()},
+            "peak_mib": peaks(writers, device),
             "ratios": ratios_of(found),
         }
     return result
@@ -306,12 +313,19 @@ def measure(device: str, length: int, only: str | None) -> dict[str, Any]:
 def show(length: int, result: dict[str, Any]) -> None:
     """Print the table of one length."""
     for kind, part in result.items():
-        print(f"\n{kind}, {length} tokens: tokens/s" + (", peak MiB of a step" if "peak_mib" in part else ""))
+        print(f"\n{kind}, {length} tokens: tokens/s, peak MiB")
         for name, speed in part["tokens_per_second"].items():
-            print(f"  {name:48}{speed:>10,}" + (f"{part['peak_mib'][name]:>10,}" if "peak_mib" in part else ""))
+            print(f"  {name:48}{speed:>10,}{part['peak_mib'][name]:>10,}")
         print("  times as fast:")
         for name, value in part["ratios"].items():
             print(f"  {name:48}{value:>10.2f}")
+
+
+def machine(device: str) -> dict[str, Any]:
+    """The hardware that a device stands for."""
+    if device == "cuda":
+        return {"gpu": torch.cuda.get_device_name()}
+    return {**hardware(), "threads": torch.get_num_threads()}
 
 
 def main() -> None:
@@ -327,10 +341,9 @@ def main() -> None:
     if wanted.only or wanted.lengths != parser.get_default("lengths"):
         return  # a part is not kept
     on_gpu = wanted.device == "cuda"
-    machine = {"gpu": torch.cuda.get_device_name()} if on_gpu else {**hardware(), "threads": torch.get_num_threads()}
     result = {
         "command": "python -m benchmarks.models" + (" --device cuda" if on_gpu else ""),
-        "hardware": machine,
+        "hardware": machine(wanted.device),
         "versions": versions("torch", "transformers", "x-transformers"),
         "shape": {"vocabulary": VOCABULARY, **SIZES[wanted.device]},
         "lengths": lengths,
