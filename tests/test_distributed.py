@@ -4,6 +4,7 @@ Processes are children of one fork server that has imported everything once, wit
 give them; one slow test starts `torchrun` itself. They speak gloo, on CPUs.
 """
 
+import copy
 import json
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,17 +31,29 @@ from safetensors.torch import load_file
 
 from datasets_scripts.launch import local, on_ray, pipeline, slurm
 from hf_tasks import dataset
+from hf_tasks.adapters import get_tokenizer
 from hf_tasks.cli import main
 from hf_tasks.corpora import steps
 from hf_tasks.dataset import write_dataset
 from hf_tasks.errors import UserError
 from hf_tasks.hints import FILE, add_hint_heads, save_hint_heads
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM
-from hf_tasks.recipe import load_recipe
+from hf_tasks.optimizer import build_optimizer
+from hf_tasks.recipe import load_recipe, training_arguments
 from hf_tasks.run import run_recipe
 from hf_tasks.tasks import get_task
 from hf_tasks.tasks.base import BLOCK
-from hf_tasks.train import LISTING, WORKSHOP, Batches, Throughput, _share, fault_of, last_whole_checkpoint, seal
+from hf_tasks.train import (
+    LISTING,
+    WORKSHOP,
+    Batches,
+    Throughput,
+    _share,
+    fault_of,
+    last_whole_checkpoint,
+    seal,
+    training_data,
+)
 
 COMMON = """
 title: Tiny
@@ -59,6 +72,7 @@ models:
   ours: {{positions: [{{ids: significance, encoding: clipped, clip: 2}}]}}
 evaluation: {{lengths: [2], size: 8, every: 5, every_size: 4}}
 """
+SUMS_WITH_DROPOUT = SUMS.replace("num_attention_heads: 2", "num_attention_heads: 2, dropout: 0.1")
 CLAUSES = f"""{COMMON}
 task: lego
 head: token_classification
@@ -150,6 +164,16 @@ def _train(recipe: str, output: str, *changes: str) -> None:
     main(["train", recipe, "--output", output, *(["--set", *changes] if changes else [])])
 
 
+def _train_exactly(recipe: str, output: str, *changes: str) -> None:
+    _orthogonalise_in_float32()
+    _train(recipe, output, *changes)
+
+
+def _orthogonalise_in_float32() -> None:
+    """Muon does it in bfloat16, whose rounding makes percents of an update out of the last bits of a gradient."""
+    torch.Tensor.bfloat16 = torch.Tensor.clone  # type: ignore[method-assign]
+
+
 def _weights(output: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(output / f"{name}-seed0" / "model.safetensors")
 
@@ -219,8 +243,9 @@ def test_processes_share_a_stream() -> None:
         ("products", ["hints"], ["trainer.gradient_accumulation_steps=2", "data.size=120"]),
         ("clauses", ["plain", "looped"], []),
         ("texts", ["neo"], []),
+        ("sums", ["ours"], ["optimizer=muon"]),
     ],
-    ids=["by length", "streamed", "hints", "clauses", "texts"],
+    ids=["by length", "streamed", "hints", "clauses", "texts", "muon"],
 )
 def test_two_processes_train_as_one(
     start: Start, tmp_path: Path, kind: str, names: list[str], changes: list[str]
@@ -229,8 +254,8 @@ def test_two_processes_train_as_one(
     recipe.write_text(RECIPES[kind])
     one, two = tmp_path / "one", tmp_path / "two"
     batch = "trainer.per_device_train_batch_size="
-    wait(start(1, _train, str(recipe), str(one), f"{batch}16", *changes))
-    wait(start(2, _train, str(recipe), str(two), f"{batch}8", *changes))
+    wait(start(1, _train_exactly, str(recipe), str(one), f"{batch}16", *changes))
+    wait(start(2, _train_exactly, str(recipe), str(two), f"{batch}8", *changes))
     for name in names:
         losses = [_log(output, name, "loss") for output in (one, two)]
         assert len(losses[0]) == len({*losses[0]}) == 10
@@ -240,7 +265,8 @@ def test_two_processes_train_as_one(
         # Adam divides by the size of a gradient, and so makes more of rounding errors from step to step.
         assert norms[0] == pytest.approx(norms[1], rel=1e-2)
         first, second = (_weights(output, name) for output in (one, two))
-        assert max(float((first[key] - second[key]).abs().max()) for key in first) < 1e-3
+        apart = max(float((first[key] - second[key]).abs().max()) for key in first)
+        assert apart < (1e-4 if "optimizer=muon" in changes else 1e-3)
         facts = [json.loads((output / f"{name}-seed0" / "training.json").read_text()) for output in (one, two)]
         assert facts[0]["train_examples"] == facts[1]["train_examples"]
     assert not (two / WORKSHOP).exists()
@@ -264,21 +290,46 @@ def test_the_first_evaluates_and_the_others_go(start: Start, tmp_path: Path) -> 
 # Killed.
 
 
-def _until_whole(workshop: Path, after: int, group: list[BaseProcess]) -> int:
-    """Wait for a whole checkpoint past a step; its step."""
+def _until(found: Callable[[], Any], group: list[BaseProcess]) -> Any:
+    """Look until something is found, while all run; what it is."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and all(child.is_alive() for child in group):
-        whole = [int(path.parent.name.split("-")[1]) for path in workshop.glob(f"checkpoint-*/{LISTING}")]
-        if max(whole, default=0) > after:
-            return max(whole)
+        if what := found():
+            return what
         time.sleep(0.005)
-    raise AssertionError("no checkpoint came")
+    raise AssertionError("\n".join(["it never came", *(child.said.read_text() for child in group)]))  # type: ignore[attr-defined]
+
+
+def _until_whole(workshop: Path, after: int, group: list[BaseProcess]) -> int:
+    """Wait for a whole checkpoint past a step; its step."""
+
+    def newer() -> int | None:
+        steps = (int(path.parent.name.split("-")[1]) for path in workshop.glob(f"checkpoint-*/{LISTING}"))
+        return max((step for step in steps if step > after), default=None)
+
+    return _until(newer, group)
+
+
+def _kill(group: list[BaseProcess]) -> None:
+    """All at once: none sees the end of another, for they are stopped first."""
+    for blow in (signal.SIGSTOP, signal.SIGKILL):
+        for child in group:
+            os.kill(child.pid or 0, blow)
+    for child in group:
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+
+
+def assert_bitwise_equal(output: Path, other: Path) -> None:
+    first, second = _weights(output, "ours"), _weights(other, "ours")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert _log(output, "ours", "grad_norm") == _log(other, "ours", "grad_norm")
 
 
 def test_killed_they_end_bitwise_equal(start: Start, tmp_path: Path) -> None:
     """One is killed, then all, and then the last checkpoint is cut off; with dropout, in the second epoch and later."""
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(SUMS.replace("num_attention_heads: 2", "num_attention_heads: 2, dropout: 0.1"))
+    recipe.write_text(SUMS_WITH_DROPOUT)
     changes = ["trainer.max_steps=60", "trainer.per_device_train_batch_size=8", "evaluation.every=null",
                "trainer.train_sampling_strategy=group_by_length"]  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -292,10 +343,8 @@ def test_killed_they_end_bitwise_equal(start: Start, tmp_path: Path) -> None:
     assert group[0].exitcode not in (0, None) and not (broken / "ours-seed0").exists()
 
     group = start(2, _train, str(recipe), str(broken), *changes)
-    step = _until_whole(workshop, step, group)
-    for child in group:
-        os.kill(child.pid or 0, signal.SIGKILL)
-        child.join()
+    _until_whole(workshop, step, group)
+    _kill(group)
     last = Path(str(last_whole_checkpoint(workshop)))
     before = workshop / f"checkpoint-{int(last.name.split('-')[1]) - 4}"
     assert fault_of(before) is None
@@ -304,9 +353,7 @@ def test_killed_they_end_bitwise_equal(start: Start, tmp_path: Path) -> None:
     said = wait(start(2, _train, str(recipe), str(broken), *changes))
     assert f"ours-seed0: {last.name} is broken (optimizer.pt has 100 of " in said
     assert f"ours-seed0: going on from {before.name}" in said
-    first, second = _weights(whole, "ours"), _weights(broken, "ours")
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert _log(whole, "ours", "grad_norm") == _log(broken, "ours", "grad_norm")
+    assert_bitwise_equal(whole, broken)
 
 
 def _train_and_die(recipe: str, output: str, *changes: str) -> None:
@@ -336,8 +383,95 @@ def test_killed_in_mid_checkpoint(start: Start, tmp_path: Path) -> None:
     assert "ours-seed0: checkpoint-8 is broken (it was not written to its end) and was removed" in said
     assert "begun by 1 processes, not 2: go on with torchrun --nproc-per-node 1" in said.splitlines()[-1]
     assert "ours-seed0: going on from checkpoint-4" in wait(start(1, _train, str(recipe), str(broken)))
-    first, second = _weights(whole, "ours"), _weights(broken, "ours")
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert_bitwise_equal(whole, broken)
+
+
+def _train_and_stick(recipe: str, output: str) -> None:
+    """The first never gets to the end of the optimizer's state in the second checkpoint; the others wait for it."""
+    save = torch.save
+
+    def save_a_part(content: Any, path: Any, **options: Any) -> None:
+        save(content, path, **options)
+        if Path(path).parts[-2:] == ("checkpoint-8", "optimizer.pt"):
+            os.truncate(path, 100)
+            signal.pause()
+
+    torch.save = save_a_part
+    _train(recipe, output)
+
+
+def test_both_killed_in_mid_checkpoint(start: Start, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(SUMS_WITH_DROPOUT)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    wait(start(2, _train, str(recipe), str(whole)))
+
+    group, cut_off = start(2, _train_and_stick, str(recipe), str(broken)), broken / WORKSHOP / "ours-seed0/checkpoint-8"
+    parts = cut_off / "optimizer.pt", cut_off / "rng_state_1.pth"
+    _until(lambda: all(part.is_file() for part in parts) and parts[0].stat().st_size == 100, group)
+    _kill(group)
+    assert not (cut_off / "trainer_state.json").exists() and not (cut_off / LISTING).exists()
+
+    said = wait(start(2, _train, str(recipe), str(broken)))
+    assert "ours-seed0: checkpoint-8 is broken (it was not written to its end) and was removed" in said
+    assert "ours-seed0: going on from checkpoint-4" in said
+    assert_bitwise_equal(whole, broken)
+
+
+def _train_and_tell(told: str, stop: int | None, recipe: str, output: str, *changes: str) -> None:
+    """Tells the rows of every step; at the beginning of one it waits to be killed."""
+    from hf_tasks import train
+
+    rank, whole = os.environ["RANK"], train.RecipeTrainer.training_step
+
+    def training_step(self: Any, model: Any, inputs: Any, *rest: Any) -> torch.Tensor:
+        step = self.state.global_step
+        with open(f"{told}-{rank}", "a") as file:
+            print(json.dumps([step, inputs["input_ids"].tolist()]), file=file)
+        if step == stop:
+            Path(f"{told}-{rank}-waits").touch()
+            signal.pause()
+        return whole(self, model, inputs, *rest)
+
+    train.RecipeTrainer.training_step = training_step  # type: ignore[method-assign]
+    _train(recipe, output, *changes)
+
+
+def _told(told: Path) -> dict[int, list[list[int]]]:
+    """Of each step, the rows of both processes by turns, padding included."""
+    rows: dict[int, list[list[int]]] = {}
+    lines = [Path(f"{told}-{rank}").read_text().splitlines() for rank in range(2)]
+    for (step, first), (same, second) in zip(*(map(json.loads, each) for each in lines), strict=True):
+        assert step == same
+        rows.setdefault(step, []).extend(chain(*zip(first, second, strict=True)))
+    return rows
+
+
+def test_both_killed_they_go_on_in_a_stream_where_they_were(start: Start, tmp_path: Path) -> None:
+    """Each row of the stream counts once, in its order, though two steps behind the checkpoint are taken twice."""
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(SUMS_WITH_DROPOUT)
+    changes = ["data.size=null", "trainer.gradient_accumulation_steps=2", "trainer.per_device_train_batch_size=4"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    wait(start(2, _train, str(recipe), str(whole), *changes))
+
+    before, after = tmp_path / "before", tmp_path / "after"
+    group = start(2, _train_and_tell, str(before), 6, str(recipe), str(broken), *changes)
+    _until(lambda: all(Path(f"{before}-{rank}-waits").exists() for rank in range(2)), group)
+    _kill(group)
+    assert "going on from checkpoint-4" in wait(
+        start(2, _train_and_tell, str(after), None, str(recipe), str(broken), *changes)
+    )
+    assert_bitwise_equal(whole, broken)
+
+    told, told_again = _told(before), _told(after)
+    assert [*told] == [*range(7)] and [*told_again] == [*range(4, 10)]
+    assert all(told[step] == told_again[step] for step in (4, 5))
+    counted = [*chain(*(told[step] for step in range(4)), *(told_again[step] for step in range(4, 10)))]
+    task = load_recipe(str(recipe)).get_task("ours")
+    stream = [row["input_ids"] for row in islice(training_data(task, None, 0), 160)]  # ten steps of sixteen
+    padding = get_tokenizer(task, None).pad_token_id
+    assert [[token for token in row if token != padding] for row in counted] == stream
 
 
 @pytest.mark.parametrize(
@@ -404,7 +538,6 @@ def test_reporters_and_the_bar_see_loss_and_throughput(
     (tmp_path / "tiny.yaml").write_text(SUMS)
     changes = [
         "trainer.report_to=trackio",
-        "trainer.project=sums",
         "trainer.disable_tqdm=false",
         "evaluation.every=null",
     ]
@@ -414,7 +547,7 @@ def test_reporters_and_the_bar_see_loss_and_throughput(
     import trackio  # type: ignore[import-not-found]
 
     sys.modules.pop("trackio")
-    assert trackio.told[0]["project"] == "sums"
+    assert (trackio.told[0]["project"], trackio.told[0]["name"]) == ("tiny", "ours-seed0")
     steps = [told for told in trackio.told if "train/loss" in told]
     assert len(steps) == 10 and all(told["train/rows_per_second"] > 0 for told in steps)
     bar = capfd.readouterr().err
@@ -435,6 +568,14 @@ def _model(share_layers: bool) -> PositionalForCausalLM:
     ))  # fmt: skip
 
 
+def _fully_shard(model: Any, mesh: Any) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
 def _shard(folder: str, share_layers: bool) -> None:
     """One step of SGD on half of the rows each, and of the whole model on all of them; saved and loaded again."""
     from torch.distributed import destroy_process_group, get_rank, init_process_group
@@ -446,9 +587,7 @@ def _shard(folder: str, share_layers: bool) -> None:
     init_process_group("gloo")
     mesh, rows = init_device_mesh("cpu", (2,)), torch.arange(96).remainder(19).view(8, 12)
     whole, sharded = _model(share_layers), _model(share_layers)
-    for layer in sharded.model.layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(sharded, mesh=mesh)
+    _fully_shard(sharded, mesh)
     assert isinstance(sharded, FSDPModule) and isinstance(sharded, PositionalForCausalLM)
     assert all(isinstance(parameter, DTensor) for parameter in sharded.parameters())
     assert sharded.lm_head.weight is sharded.model.embed_tokens.weight
@@ -461,7 +600,8 @@ def _shard(folder: str, share_layers: bool) -> None:
     found.loss.backward()  # halves of equal size: the mean of their means is that of all
     wanted = dict(whole.named_parameters())
     for name, parameter in sharded.named_parameters():
-        torch.testing.assert_close(parameter.grad.full_tensor(), wanted[name].grad, rtol=1e-4, atol=1e-6)
+        gradient: Any = parameter.grad
+        torch.testing.assert_close(gradient.full_tensor(), wanted[name].grad, rtol=1e-4, atol=1e-6)
     for model in (whole, sharded):
         torch.optim.SGD(model.parameters(), lr=0.1).step()
 
@@ -492,9 +632,67 @@ def test_sharded_weights_compute_the_same(start: Start, tmp_path: Path, share_la
     assert (tmp_path / "saved" / "model.safetensors").is_file()
 
 
-def test_a_recipe_lets_sharding_through(tmp_path: Path) -> None:
-    from hf_tasks.recipe import training_arguments
+def _step_by_muon(recipe: str) -> None:
+    """Two steps as above by Muon; a third from a saved state.
 
+    The optimizer is there before the weights are sharded, and is given the shards, as by the Trainer and accelerate.
+    """
+    from torch.distributed import destroy_process_group, get_rank, init_process_group
+    from torch.distributed.checkpoint import state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+
+    init_process_group("gloo")
+    mesh, rows = init_device_mesh("cpu", (2,)), torch.arange(96).remainder(19).view(8, 12)
+    loaded = load_recipe(recipe, settings=["optimizer=muon", "trainer.weight_decay=0.1"])
+    args = training_arguments(loaded, "unused", 0)
+
+    def begun(shard: bool) -> tuple[Any, Any]:
+        model: Any = _model(False)
+        optimizer, names = build_optimizer(model, loaded, args), {id(p): name for name, p in model.named_parameters()}
+        assert any(group["muon"] for group in optimizer.param_groups)
+        if shard:
+            _fully_shard(model, mesh)
+        now = dict(model.named_parameters())
+        for group in optimizer.param_groups:
+            group["params"] = [now[names[id(parameter)]] for parameter in group["params"]]
+        return model, optimizer
+
+    def step(model: Any, optimizer: Any, seen: torch.Tensor) -> None:
+        model(input_ids=seen, labels=seen).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    mine, before = rows[get_rank() :: 2], dict(_model(False).named_parameters())
+    for far in (0.1, 1e-4):
+        whole, sharded = begun(shard=False), begun(shard=True)
+        for _ in range(2):
+            step(*whole, rows)
+            step(*sharded, mine)
+        wanted = dict(whole[0].named_parameters())
+        for name, parameter in sharded[0].named_parameters():
+            off, moved = parameter.full_tensor() - wanted[name], wanted[name] - before[name]
+            assert moved.norm() > 0 and off.norm() < far * moved.norm(), (name, off.norm() / moved.norm())
+        _orthogonalise_in_float32()
+
+    weights = copy.deepcopy(state_dict.get_model_state_dict(sharded[0]))
+    state = copy.deepcopy(state_dict.get_optimizer_state_dict(*sharded))
+    again = begun(shard=True)
+    state_dict.set_model_state_dict(again[0], weights)
+    state_dict.set_optimizer_state_dict(*again, state)
+    for model, optimizer in (sharded, again):
+        step(model, optimizer, mine)
+    pairs = zip(sharded[0].parameters(), again[0].parameters(), strict=True)
+    assert all(torch.equal(one.to_local(), other.to_local()) for one, other in pairs)
+    destroy_process_group()
+
+
+def test_muon_steps_on_sharded_weights_as_on_whole_ones(start: Start, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(SUMS)
+    wait(start(2, _step_by_muon, str(recipe)))
+
+
+def test_a_recipe_lets_sharding_through(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SUMS)
     changes = [
         "trainer.fsdp=true",
