@@ -297,7 +297,7 @@ def evaluate(recipe: Any, runs: list[tuple[str, int, Path]], output: Path) -> di
         "preset": recipe.preset,
         "command": shlex.join([*shlex.split(recipe.command), "--seeds", *map(str, seeds)]),
         "seeds": seeds,
-        "versions": {"hf_tasks": __version__, **{name: version(name) for name in PACKAGES}},
+        "versions": versions(),
         "hardware": hardware(),
         "seconds": round(sum(entry["train_seconds"] for entry in entries), 1),
         "paper": [vars(figure) for figure in recipe.paper],
@@ -371,6 +371,11 @@ def last_ceilings(recipe: Any, names: list[str]) -> list[dict[str, Any]]:
                 known = {key: getattr(ceiling, key) for key in ("value", "ci95", "limit", "chance")}
                 found.append({"name": name, "slice": {**slice_of(task, length), "depth": length}, **known})
     return found
+
+
+def versions() -> dict[str, str]:
+    """What the figures were measured with."""
+    return {"hf_tasks": __version__, **{name: version(name) for name in PACKAGES}}
 
 
 def hardware() -> str:

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_tasks.adapters import get_tokenizer, load_base, load_model
 from hf_tasks.errors import UserError
-from hf_tasks.evaluate import hardware, slice_of
+from hf_tasks.evaluate import hardware, slice_of, versions
 from hf_tasks.files import write_text
 from hf_tasks.metrics.functions import cell
 from hf_tasks.recipe import read_recipe
@@ -91,7 +91,8 @@ def compare(output: Path) -> dict[str, Any]:
         own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         found[f"{name}, seed {seed}"] = measure(recipe, name, load_model(folder), own, {})
     text = f"Python {platform.python_version()}'s language reference, {WINDOWS} windows of {WINDOW} tokens"
-    results = {"recipe": recipe.name, "text": text, "hardware": hardware(), "models": found}
+    measured = {"text": text, "versions": versions(), "hardware": hardware()}
+    results = {"recipe": recipe.name, **measured, "models": found}
     write_text(output / "side_effects.json", json.dumps(results, indent=1) + "\n")
     return results
 
