@@ -161,8 +161,12 @@ def markdown_table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def single_run(results: Results, name: str, seed: int) -> Results:
-    """`results.json` of one model: its own run alone, beside the summary of all to compare it with."""
-    return {**results, "runs": [run for run in results["runs"] if (run["name"], run["seed"]) == (name, seed)]}
+    """`results.json` of one model: its own run alone, beside the summary of all to compare it with.
+
+    Without the command, which makes more than this model and may name folders of this machine; see recipe.yaml.
+    """
+    own = [run for run in results["runs"] if (run["name"], run["seed"]) == (name, seed)]
+    return {**{key: value for key, value in results.items() if key != "command"}, "runs": own}
 
 
 def render_model_card(

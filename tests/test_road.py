@@ -104,6 +104,7 @@ def test_output_folder_holds_the_whole_road(recipe: Recipe, output: Path) -> Non
 def test_results_have_the_form_that_others_read(output: Path) -> None:
     results = json.loads((output / "results.json").read_text())
     assert results["command"] == "hf-tasks run tiny.yaml --preset cpu --seeds 0"
+    assert "command" not in json.loads((output / "ours-seed0" / "results.json").read_text())  # it may name folders
     assert set(results) == {
         "recipe", "preset", "command", "seeds", "versions", "hardware", "seconds", "paper", "summary", "runs"
     }  # fmt: skip
