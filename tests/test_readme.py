@@ -123,7 +123,8 @@ def test_results_name_the_command_that_makes_them(path: Path) -> None:
     assert (program, verb, name, flag) == ("hf-tasks", "run", results["recipe"], "--preset")
     recipe = load_recipe(name, preset, settings[1:])
     assert preset == results["preset"] and rest.split() == [str(seed) for seed in results["seeds"]]
-    assert {run["name"] for run in results["runs"]} == set(recipe.models)
+    made = {run["name"] for run in results["runs"]}
+    assert made == {*recipe.models} if path.name == "results.json" else made <= {*recipe.models}
     for run in results["runs"]:
         trainer = recipe.with_trainer_of(run["name"]).trainer
         assert run["train_steps"] == trainer["max_steps"]
