@@ -9,7 +9,7 @@
   optimizer: loading, collation, accelerate, logging every 50 steps; no callbacks of ours and no saving.
 - A run has both: throughput, stopwatch, and one checkpoint, which is listed with its hashes, in as many steps as the
   recipe takes for one. Only the progress bar is left out.
-- Rounds alternate; a ratio is the median over the rounds.
+- Rounds alternate, each beginning with another; a ratio is the median over the rounds.
 - `benchmarks/trainer.json` keeps the last run with hardware and versions.
 """
 
@@ -17,6 +17,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,17 +89,22 @@ def main() -> None:
     """Time all three, print the ratios and keep them."""
     recipe = load_recipe("addition-extrapolation", "cpu", [*SETTINGS, f"trainer.max_steps={STEPS}"])
     unsaved = replace(recipe, trainer={**recipe.trainer, "save_strategy": "no"})
-    found: dict[str, list[float]] = {"run": [], "Trainer": [], "bare loop": []}
+    ways: dict[str, Callable[[Path], tuple[float, float]]] = {
+        "run": lambda folder: by_trainer(_build_trainer(recipe, NAME, 0, folder, continued=False)),
+        "Trainer": lambda folder: by_trainer(trainer(unsaved, folder)),
+        "bare loop": lambda folder: by_hand(trainer(unsaved, folder)),
+    }
+    names, found = [*ways], {name: list[float]() for name in ways}
     for turn in range(ROUNDS + 1):  # the first warms up
-        with tempfile.TemporaryDirectory() as folder:
-            run, loss = by_trainer(_build_trainer(recipe, NAME, 0, Path(folder), continued=False))
-            alone, also = by_trainer(trainer(unsaved, Path(folder)))
-            bare, same = by_hand(trainer(unsaved, Path(folder)))
-        for other in (loss, also):
-            assert abs(other - same) < 0.3 * same, f"they do not train alike: loss {other} and {same}"
+        losses = {}
+        for name in names[turn % 3 :] + names[: turn % 3]:  # each of them is first, second and last as often
+            with tempfile.TemporaryDirectory() as folder:
+                seconds, losses[name] = ways[name](Path(folder))
+            if turn:
+                found[name].append(1000 * seconds / STEPS)
+        same = losses["bare loop"]
+        assert all(abs(loss - same) < 0.3 * same for loss in losses.values()), f"they do not train alike: {losses}"
         if turn:
-            for of, seconds in zip(found.values(), (run, alone, bare), strict=True):
-                of.append(1000 * seconds / STEPS)
             print(f"round {turn}: " + ", ".join(f"{name} {of[-1]:.1f} ms a step" for name, of in found.items()))
     ratios = {
         name: statistics.median(a / b for a, b in zip(found[name], found["bare loop"], strict=True))
