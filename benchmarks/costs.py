@@ -27,7 +27,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.generation import versions
-from benchmarks.models import ALIKE, PAIRS, SIZES, VOCABULARY, machine, ours, peak_mib, timed, training_step
+from benchmarks.models import ALIKE, PAIRS, SIZES, VOCABULARY, machine, ours, peak_mib, short, timed, training_step
 from hf_tasks.analysis.plots import png
 from hf_tasks.files import write_bytes, write_text
 
@@ -62,8 +62,8 @@ def exponent(costs: dict[int, float]) -> float:
 def curve(seconds: dict[int, float], mib: dict[int, float]) -> Curve:
     """Costs by size, with their exponents."""
     costs = {"seconds": seconds, "peak_mib": mib}
-    short = {name: {size: float(f"{cost:.4g}") for size, cost in of.items()} for name, of in costs.items()}
-    return {**short, "exponents": {name: exponent(of) for name, of in costs.items()}}
+    rounded = {name: {size: short(cost) for size, cost in of.items()} for name, of in costs.items()}
+    return {**rounded, "exponents": {name: exponent(of) for name, of in costs.items()}}
 
 
 def of_steps(device: str, batches: dict[int, torch.Tensor]) -> dict[str, Curve]:

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from benchmarks.generation import hardware, versions
+from benchmarks.generation import versions
+from benchmarks.models import machine
 from hf_tasks.adapters import load_model
 from hf_tasks.evaluate import judge
 from hf_tasks.files import write_text
@@ -86,7 +87,7 @@ def main() -> None:
         return
     result = {
         "command": "python -m benchmarks.evaluation",
-        "hardware": {**hardware(), "threads": torch.get_num_threads()},
+        "hardware": machine("cpu"),
         "versions": versions("torch", "transformers"),
         "sums": len(questions),
         "right": right,

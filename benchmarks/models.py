@@ -321,6 +321,11 @@ def show(length: int, result: dict[str, Any]) -> None:
             print(f"  {name:48}{value:>10.2f}")
 
 
+def short(value: float) -> float:
+    """Four digits of it."""
+    return float(f"{value:.4g}")
+
+
 def machine(device: str) -> dict[str, Any]:
     """The hardware that a device stands for."""
     if device == "cuda":

@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, get_scheduler, set_seed
 
-from benchmarks.generation import hardware, versions
+from benchmarks.generation import versions
+from benchmarks.models import machine
 from hf_tasks.files import write_text
 from hf_tasks.models import PositionalForCausalLM
 from hf_tasks.optimizer import build_optimizer
@@ -115,7 +116,7 @@ def main() -> None:
     )
     result = {
         "command": "python -m benchmarks.trainer",
-        "hardware": {**hardware(), "threads": torch.get_num_threads()},
+        "hardware": machine("cpu"),
         "versions": versions("torch", "transformers", "accelerate", "datasets"),
         "steps": STEPS,
         "rows_per_step": recipe.trainer["per_device_train_batch_size"],

@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.generation import versions
-from benchmarks.models import machine, timed
+from benchmarks.models import machine, short, timed
 from hf_tasks.files import write_text
 from hf_tasks.models import PositionalForCausalLM
 from hf_tasks.optimizer import build_optimizer
@@ -149,11 +149,6 @@ def measure(device: str, preset: str, rows: int | None, bf16: bool, compiled: bo
             "milliseconds": {part: short(1000 * seconds[f"{way} {part}"]) for part in parts[way]},
         }
     return result
-
-
-def short(value: float) -> float:
-    """Four digits of it."""
-    return float(f"{value:.4g}")
 
 
 def show(result: dict[str, Any]) -> None:

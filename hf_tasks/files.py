@@ -32,7 +32,7 @@ def public_name(source: str) -> str:
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """16 hexadecimal digits of the names and contents of files, whatever their folders and order."""
+    """16 hexadecimal digits of the names and contents of files, in the order of their paths."""
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
