@@ -110,7 +110,7 @@ def measure(device: str, preset: str, rows: int | None, bf16: bool, compiled: bo
     """Everything about one batch of these rows, or of as many as the recipe takes."""
     recipe = load_recipe(RECIPE, preset, [f"trainer.bf16={bf16}"])
     args, task = training_arguments(recipe, "unused", 0), recipe.get_task(NAME)
-    size: int = rows or args.per_device_train_batch_size
+    size: int = args.per_device_train_batch_size if rows is None else rows
     data, collate = training_data(task, size, 0), AnswerCollator(build_tokenizer(task).pad_token_id)  # type: ignore[arg-type]
 
     def load() -> dict[str, torch.Tensor]:
@@ -175,6 +175,8 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="bf16 on CPU, too")
     parser.add_argument("--compile", action="store_true", help="measure it compiled as well")
     wanted = parser.parse_args()
+    if wanted.batch is not None and wanted.batch < 1:
+        parser.error(f"--batch {wanted.batch}: give 1 or more")
     on_gpu = wanted.device == "cuda"
     preset = wanted.preset or ("gpu" if on_gpu else "cpu")
     found = measure(wanted.device, preset, wanted.batch, on_gpu or wanted.bf16, wanted.compile)

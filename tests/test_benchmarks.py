@@ -75,6 +75,13 @@ def test_flops_are_those_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert {*way["milliseconds"]} == {"step", "forward+backward", "optimizer"}
 
 
+def test_no_rows_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["utilization", "--batch", "0"])
+    with pytest.raises(SystemExit):
+        utilization.main()
+    assert "--batch 0: give 1 or more" in capsys.readouterr().err
+
+
 def test_a_product_counts_twice_its_cube() -> None:
     a = torch.ones(8, 8)
     assert utilization.flops(lambda: a @ a) == 2 * 8**3
