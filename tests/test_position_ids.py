@@ -177,6 +177,17 @@ def operand(text: str) -> list[int]:
     return ids
 
 
+def interleaved(text: str) -> list[int]:
+    """Numbers of a sum 0, 1, 3, 5, ..., and 2, 4, ... those that "=" opens; a separator goes with what is behind it."""
+    ids = []
+    for i, number in enumerate(operand(text)):
+        totals = text[: i + 1].count("=")
+        first = text[i] in SEPARATORS and number == 1
+        place = 2 * totals if totals else max(2 * number - 3, 0)
+        ids.append(ABSENT if first or number == ABSENT else place)
+    return ids
+
+
 def occurrence(text: str) -> list[int]:
     """How often the digit has occurred in its number, itself counted; spaces do not end a number."""
     ids, number = [], ""
@@ -206,7 +217,7 @@ def sequential(text: str) -> list[int]:
     return [max(0, sum(symbol != "_" for symbol in text[: i + 1]) - 1) for i in range(len(text))]
 
 
-@pytest.mark.parametrize("definition", [abacus, operand, occurrence, segment, clause, sequential])
+@pytest.mark.parametrize("definition", [abacus, operand, interleaved, occurrence, segment, clause, sequential])
 def test_ids_equal_their_loops(
     definition: Callable[[str], list[int]], tiny_model: Callable[..., Any], encode: Callable[..., Any]
 ) -> None:
@@ -220,6 +231,16 @@ def test_ids_equal_their_loops(
         assert got == [definition(text) for text in texts]
 
     check()
+
+
+def test_totals_are_one_and_two_from_what_they_are_made_of(
+    tiny_model: Callable[..., Any], encode: Callable[..., Any]
+) -> None:
+    text = "$12+34+56=46=102"
+    (ids,) = ids_of(tiny_model, encode, "interleaved", text, reversed_numbers="all")
+    assert ids == [ABSENT, 0, 0, 1, 1, 1, 3, 3, 3, 2, 2, 2, 4, 4, 4, 4]
+    for n in range(text.index("="), len(text)):
+        assert ids_of(tiny_model, encode, "interleaved", text[:n], reversed_numbers="all")[0] == ids[:n]
 
 
 def test_occurrences_of_the_docstrings_string() -> None:
@@ -262,7 +283,7 @@ def test_random_ids_are_drawn_per_sequence_sorted_and_distinct(
 
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize(
-    ("name", "options"), [*DRAWN, ("abacus", {"max_offset": 50}), ("significance", {"max_offset": 50})]
+    ("name", "options"), [*DRAWN, *((name, {"max_offset": 50}) for name in ("abacus", "significance", "interleaved"))]
 )
 def test_training_draws_from_torchs_generator_and_evaluation_does_not(
     name: str, options: dict, use_cache: bool, tiny_model: Callable[..., Any], encode: Callable[..., Any]
@@ -295,7 +316,7 @@ def test_more_tokens_than_distinct_ids_are_refused(tiny_model: Callable[..., Any
 def test_offsets_shift_present_ids_by_one_draw_a_sequence(
     tiny_model: Callable[..., Any], encode: Callable[..., Any]
 ) -> None:
-    for name in ("abacus", "significance"):
+    for name in ("abacus", "significance", "interleaved"):
         model = tiny_model((name, "none", {"max_offset": 7})).model
         tokens = encode(*["a12+34=64"] * 300)
         plain, drawn = (model.structural_ids(tokens, draw=draw)[..., 0].expand(300, 9) for draw in (False, True))

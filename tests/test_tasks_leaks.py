@@ -48,6 +48,10 @@ def numbers(prompt: str) -> list[int]:
     return [int(number) for number in re.findall("[0-9]+", prompt)]
 
 
+def reversed_numbers(prompt: str) -> list[int]:
+    return [int(number[::-1]) for number in re.findall("[0-9]+", prompt)]
+
+
 def pairs_of_pairs(prompt: str) -> tuple:
     a, b, c, d = numbers(prompt)
     return tuple(sorted([tuple(sorted([a, b])), tuple(sorted([c, d]))]))
@@ -57,6 +61,7 @@ def pairs_of_pairs(prompt: str) -> tuple:
     ("name", "parameters", "problem"),
     [
         ("addition", {"operands": 3, "digits": (1, 2)}, lambda prompt: tuple(sorted(numbers(prompt)))),
+        ("running_sum", {"operands": (2, 3), "digits": (1, 2)}, lambda prompt: tuple(sorted(reversed_numbers(prompt)))),
         ("subtraction", {"digits": (1, 2)}, str),
         ("multiplication", {"digits": (1, 2)}, lambda prompt: tuple(sorted(numbers(prompt)))),
         ("modular_addition", {}, lambda prompt: tuple(sorted(numbers(prompt)))),

@@ -258,6 +258,30 @@ class Operand(PositionIds):
         return torch.where(runs.digit, begun, torch.where(tokens.kind == SEPARATOR, begun + 1, ABSENT))
 
 
+@position_ids("interleaved")
+@dataclass(frozen=True, kw_only=True)
+class Interleaved(PositionIds):
+    """Numbers in the order in which running totals need them, every total opened by a token that opens answers.
+
+    The first number is 0, those behind it 1, 3, 5, ..., the totals 2, 4, 6, ...: a total is made of what stands at
+    distances 2 and 1, however many numbers there are. A separator counts with the number behind it; the one before the
+    first number has no place. `$12+34+56=46=102` has the ids - 0 0 1 1 1 3 3 3 2 2 2 4 4 4 4.
+    """
+
+    needs: ClassVar[str | None] = "digit_token_ids"
+    max_offset: int = 0
+
+    def __call__(self, tokens: Tokens, draw: bool) -> torch.Tensor:
+        assert tokens.kind is not None and tokens.answer is not None
+        runs = _runs(tokens.kind)
+        begun = (runs.digit & (runs.index == 1)).long().cumsum(1) + (tokens.kind == SEPARATOR).long()
+        totals = tokens.answer.long().cumsum(1)
+        ids = torch.where(totals > 0, 2 * totals, (2 * begun - 3).clamp(min=0))
+        before = (tokens.kind == SEPARATOR) & (begun == 1)
+        ids = torch.where((runs.digit | (tokens.kind == SEPARATOR)) & ~before, ids, ABSENT)
+        return _offset(ids, self.max_offset, draw)
+
+
 @position_ids("occurrence")
 @dataclass(frozen=True, kw_only=True)
 class Occurrence(PositionIds):
