@@ -37,6 +37,7 @@ from hf_tasks.tasks.hashing import SPLIT_SHARES
 LICENSE = "apache-2.0"
 FAILS_BELOW = 0.99  # exact match under which a card lists a slice among the limits
 CELL_WIDTH = 60
+COUNTS = ("clauses", "lines", "operands")  # keys of a slice that say how many; a table names what is counted
 
 Results = dict[str, Any]
 
@@ -136,8 +137,8 @@ def sharpness_markdown(results: Results) -> str:
 
 
 def length_of(place: dict[str, Any]) -> float:
-    """How far out a slice is: its longest operand, `length`, `clauses`, `lines` or `step_size`; 0 where it has none."""
-    lengths = ("length", "clauses", "lines", "step_size")
+    """How far out a slice is: its longest operand, `length`, a count or `step_size`; 0 where it has none."""
+    lengths = ("length", *COUNTS, "step_size")
     return max((value for key, value in place.items() if key.startswith("digits_") or key in lengths), default=0)
 
 
@@ -146,7 +147,7 @@ def place_of(place: Mapping[str, Any]) -> str:
     lengths = " x ".join(
         str(value) for key, value in place.items() if key.startswith("digits_") or key in ("length", "text")
     )
-    counts = [f"{place[key]} {key}" for key in ("clauses", "lines") if key in place]
+    counts = [f"{place[key]} {key}" for key in COUNTS if key in place]
     counts += [f"{place['half']} half"] if "half" in place else []
     depths = [f"{key.replace('_', ' ')} {place[key]}" for key in ("depth", "step_size") if key in place]
     shortest = f"{place['shortest']} to " if "shortest" in place else ""

@@ -143,6 +143,7 @@ def test_picture_draws_curves_and_grids(results: dict[str, Any], tmp_path: Path)
     assert [line.get_label() for line in curves.lines] == ["usual", "ours"]
     for line in curves.lines:
         assert list(line.get_xdata()) == [5, 50] and list(line.get_ydata()) == pytest.approx([0.85, 0.3])
+    assert curves.get_xlabel() == "length (digits of each operand)"
     assert "median of 2 seeds" in curves.get_title() and len(curves.collections) == 2
     assert [axes.get_title() for axes in grids] == ["usual", "ours"]
     for axes in grids:
@@ -156,6 +157,13 @@ def test_picture_of_all_lengths_together_has_no_logarithm(results: dict[str, Any
     results["summary"] = [{**results["summary"][0], "slice": {}}]
     curves, *_ = results_figure(results).axes
     assert curves.get_xscale() == "linear" and list(curves.lines[0].get_xdata()) == [0]
+
+
+def test_what_is_counted_is_named_in_table_and_picture(results: dict[str, Any]) -> None:
+    results["summary"] = [{**results["summary"][0], "slice": {"operands": count}} for count in (20, 3)]
+    assert [row["slice"] for row in results_table(results)] == ["3 operands", "20 operands"]
+    curves, *_ = results_figure(results).axes
+    assert curves.get_xlabel() == "operands" and list(curves.lines[0].get_xdata()) == [3, 20]
 
 
 def test_picture_of_a_dataset_draws_shares_by_split(tmp_path: Path) -> None:

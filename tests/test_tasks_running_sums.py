@@ -55,11 +55,11 @@ def test_a_sum_of_two_has_the_split_that_addition_gives_it() -> None:
     "prompt", ["12=", "1+2=", "10+20+=", "10+20", "012+34=", "0100+0200=", "10+20=30", "10+20=\n", "1\u0660+20=", ""]
 )
 def test_what_is_no_prompt_is_refused(prompt: str) -> None:
-    with pytest.raises(UserError, match="is not a prompt of running_sum: give numbers with '\\+' between"):
+    with pytest.raises(UserError, match=r"is not a prompt of running_sum: give numbers with '\+' between"):
         get_task("running_sum").answer(prompt)
 
 
 @pytest.mark.parametrize("operands", [(1, 5), (5, 2), (2,), "2", (2, 2.5)])
 def test_counts_that_make_no_sum_are_refused(operands: object) -> None:
-    with pytest.raises(UserError, match="operands=.*: give \\[lo, hi\\] with integers"):
+    with pytest.raises(UserError, match=r"operands=.*: give \[lo, hi\] with integers"):
         get_task("running_sum", operands=operands)

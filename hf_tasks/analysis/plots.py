@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hf_tasks.cards import length_of
+from hf_tasks.cards import COUNTS, length_of
 from hf_tasks.files import write_bytes
 
 PANELS = 5  # in a row
@@ -104,7 +104,7 @@ def _cells(results: dict[str, Any], name: str, case: str | None) -> list[dict[st
 def _depth_figure(results: dict[str, Any], names: list[str]) -> Figure:
     """One panel a length: accuracy by depth."""
     lengths = sorted({length_of(row["slice"]) for row in results["summary"]})
-    unit = next((key for row in results["summary"] for key in ("clauses", "lines") if key in row["slice"]), "")
+    unit = next((key for row in results["summary"] for key in COUNTS if key in row["slice"]), "")
     lines = math.ceil(len(lengths) / PANELS)
     columns = math.ceil(len(lengths) / lines)
     figure = Figure(figsize=(max(5.0, 3.6 * columns), 4.2 * lines), dpi=120, layout="constrained")
@@ -184,9 +184,11 @@ def _draw_curves(axes: Axes, results: dict[str, Any], names: list[str]) -> None:
     known = sorted({length_of(row["slice"]) for name in names for row in _cells(results, name, None)})
     # Problems of all lengths together stand at 0, where no logarithm is.
     scale = "log" if all(known) else "linear"
-    numbers = all(any(key.startswith("digits_") for key in row["slice"]) for row in results["summary"])
-    unit = " (digits of each operand)" if numbers else ""
-    axes.set(xscale=scale, ylim=(-0.03, 1.03), xlabel=f"length{unit}", ylabel="exact match")
+    slices = [row["slice"] for row in results["summary"]]
+    numbers = all(any(key.startswith("digits_") for key in place) for place in slices)
+    counted = next((key for key in COUNTS if all(key in place for place in slices)), "length")
+    label = "length (digits of each operand)" if numbers else counted
+    axes.set(xscale=scale, ylim=(-0.03, 1.03), xlabel=label, ylabel="exact match")
     ticks: list[float] = []
     for length in known:
         if not ticks or length >= 1.25 * ticks[-1]:  # nearer ones would overlap
