@@ -325,7 +325,10 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
     kind, check = _kind(content)
     given = path.stem if path.parent == RECIPES else path.name
     command = shlex.join(["hf-tasks", "run", given, "--preset", preset, *(("--set", *settings) if settings else ())])
-    recipe = build(kind, {**content, "name": path.stem, "preset": preset, "command": command}, path.stem)
+    told = {"name": path.stem, "preset": preset, "command": command}
+    for key in told.keys() & content.keys():
+        raise UserError(f"{path.stem}.{key}={content[key]!r}: a recipe's {key} is known without it; leave the key out")
+    recipe = build(kind, {**content, **told}, path.stem)
     check(recipe)
     return recipe
 

@@ -183,6 +183,12 @@ def test_files_that_are_no_recipe_are_refused_in_a_line(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "bare.yaml"))
 
 
+@pytest.mark.parametrize("key", ["name", "preset", "command"])
+def test_what_follows_from_file_and_command_line_is_not_for_a_recipe_to_say(key: str) -> None:
+    with pytest.raises(UserError, match=f"^multiplication.{key}='mine': a recipe's {key} is known without it"):
+        load_recipe("multiplication", settings=[f"{key}=mine"])
+
+
 def test_settings_lie_over_the_preset() -> None:
     recipe = load_recipe(NAME, "cpu", ["trainer.max_steps=7", "models.sequential+learned=null", "seeds=[3]"])
     assert recipe.trainer["max_steps"] == 7 and recipe.seeds == [3]
