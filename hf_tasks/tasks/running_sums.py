@@ -24,10 +24,11 @@ from hf_tasks.tasks.text import Cells, text_array
 
 @dataclass(frozen=True, kw_only=True)
 class RunningSum(Task):
-    """Add numbers one after the other and write the total after each (Cho et al. 2025, arXiv 2410.15787, begin at 0).
+    """Add numbers one after the other and write the total after each.
 
-    Numbers are written least significant digit first and zero-padded to what the last total may need. Every total is
-    opened by an equals sign, as in a sum done in the head: 12 + 345 + 67 = 357 = 424.
+    A scratchpad of Cho et al. 2025 (arXiv 2410.15787), without the zero with which that begins. Numbers
+    are written least significant digit first and zero-padded to what the last total may need. Every total is opened by
+    an equals sign, as in a sum done in the head: 12 + 345 + 67 = 357 = 424.
 
     Example: 2100+5430+7600= -> 7530=4240   (operands=(2, 5), digits=(1, 4))
 
