@@ -11,8 +11,8 @@ from hf_tasks.errors import UserError
 
 
 def written(numbers: list[int]) -> tuple[str, str]:
-    """Prompt and answer in the words of the docstring: reversed, zero-padded to what the last total may need."""
-    width = len(str(max(numbers))) + len(str(len(numbers) - 1))
+    """Prompt and answer in the words of the docstring: reversed, a zero above what the last total may need."""
+    width = len(str(max(numbers))) + len(str(len(numbers) - 1)) + 1
     texts, totals = ([str(n).zfill(width)[::-1] for n in them] for them in (numbers, [*accumulate(numbers)][1:]))
     return "+".join(texts) + "=", "=".join(totals)
 
@@ -52,7 +52,20 @@ def test_a_sum_of_two_has_the_split_that_addition_gives_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "prompt", ["12=", "1+2=", "10+20+=", "10+20", "012+34=", "0100+0200=", "10+20=30", "10+20=\n", "1\u0660+20=", ""]
+    "prompt",
+    [
+        "120=",
+        "1+2=",
+        "10+20=",
+        "100+200+=",
+        "100+200",
+        "0120+340=",
+        "1000+2000=",
+        "100+200=300",
+        "100+200=\n",
+        "1\u06600+200=",
+        "",
+    ],
 )
 def test_what_is_no_prompt_is_refused(prompt: str) -> None:
     with pytest.raises(UserError, match=r"is not a prompt of running_sum: give numbers with '\+' between"):

@@ -27,10 +27,11 @@ class RunningSum(Task):
     """Add numbers one after the other and write the total after each.
 
     A scratchpad of Cho et al. 2025 (arXiv 2410.15787), without the zero with which that begins. Numbers
-    are written least significant digit first and zero-padded to what the last total may need. Every total is opened by
-    an equals sign, as in a sum done in the head: 12 + 345 + 67 = 357 = 424.
+    are written least significant digit first and zero-padded to one digit more than the last total may need: so every
+    number ends with a zero, and what ends it is the same for sums of few numbers, whose totals have small digits on top,
+    and of many. Every total is opened by an equals sign, as in a sum done in the head: 12 + 345 + 67 = 357 = 424.
 
-    Example: 2100+5430+7600= -> 7530=4240   (operands=(2, 5), digits=(1, 4))
+    Example: 21000+54300+76000= -> 75300=42400   (operands=(2, 5), digits=(1, 4))
 
     Args:
         operands: (lo, hi), all counts of numbers equally likely; at least two.
@@ -130,14 +131,14 @@ class RunningSum(Task):
                 return {"digits": digits, "lengths": lengths}
         raise UserError(
             f"{shortened(prompt)} is not a prompt of {self.name}: give numbers with '+' between and '=' behind them, "
-            "least significant digit first, zero-padded to the digits that their sum may need"
+            "least significant digit first, zero-padded to one digit more than their sum may need"
         )
 
 
 def _width(lengths: np.ndarray) -> np.ndarray:
-    """Digits that hold the sum of numbers of such lengths, (rows, numbers) -> (rows,)."""
+    """Digits that hold the sum of numbers of such lengths, and one more, (rows, numbers) -> (rows,)."""
     most = np.count_nonzero(lengths, axis=1) - 1  # what is carried out of a place is at most one less than the numbers
-    return lengths.max(axis=1) + np.char.str_len(most.astype(str))
+    return lengths.max(axis=1) + np.char.str_len(most.astype(str)) + 1
 
 
 def _written(digits: np.ndarray, lengths: np.ndarray, shown: np.ndarray, between: str, behind: str) -> Cells:
