@@ -27,7 +27,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.generation import versions
-from benchmarks.models import ALIKE, PAIRS, SIZES, VOCABULARY, machine, ours, peak_mib, short, timed, training_step
+from benchmarks.models import (
+    ALIKE,
+    PAIRS,
+    SIZES,
+    VOCABULARY,
+    device_here,
+    machine,
+    ours,
+    peak_mib,
+    short,
+    timed,
+    training_step,
+)
 from hf_tasks.analysis.plots import png
 from hf_tasks.files import write_bytes, write_text
 
@@ -151,7 +163,8 @@ def draw(found: dict[str, dict[str, Curve]]) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the steps; data take the CPU")
+    told = "of the steps; data take the CPU"
+    parser.add_argument("--device", type=device_here, default="cpu", metavar="cpu|cuda", help=told)
     device = parser.parse_args().device
     found = measure(device)
     show(found)

@@ -326,6 +326,15 @@ def short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+def device_here(name: str) -> str:
+    """A device as an argument of a command line: "cpu", or "cuda" where there is one."""
+    if name not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{name!r} is neither cpu nor cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("torch finds no GPU for 'cuda' here: give cpu")
+    return name
+
+
 def machine(device: str) -> dict[str, Any]:
     """The hardware that a device stands for."""
     if device == "cuda":
@@ -335,7 +344,7 @@ def machine(device: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--device", type=device_here, default="cpu", metavar="cpu|cuda")
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 256, 1024], metavar="S")
     parser.add_argument("--only", choices=["training", "generation"])
     wanted = parser.parse_args()

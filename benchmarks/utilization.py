@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.generation import versions
-from benchmarks.models import machine, short, timed
+from benchmarks.models import device_here, machine, short, timed
 from hf_tasks.files import write_text
 from hf_tasks.models import PositionalForCausalLM
 from hf_tasks.optimizer import build_optimizer
@@ -169,7 +169,7 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--device", type=device_here, default="cpu", metavar="cpu|cuda")
     parser.add_argument("--preset", choices=["cpu", "gpu"], help="of the recipe; gpu on CUDA unless given, else cpu")
     parser.add_argument("--batch", type=int, metavar="ROWS", help="rows of a batch; the recipe's unless given")
     parser.add_argument("--bf16", action="store_true", help="bf16 on CPU, too")

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import datasets
@@ -80,6 +81,20 @@ def test_no_rows_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         utilization.main()
     assert "--batch 0: give 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [costs, models, utilization])
+@pytest.mark.parametrize(
+    ("given", "told"), [("cuda", "torch finds no GPU for 'cuda' here"), ("tpu", "'tpu' is neither")]
+)
+def test_a_device_that_is_not_here_is_refused(
+    script: ModuleType, given: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--device", given])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert f"argument --device: {told}" in capsys.readouterr().err
 
 
 def test_a_product_counts_twice_its_cube() -> None:

@@ -28,8 +28,8 @@ class RunningSum(Task):
 
     A scratchpad of Cho et al. 2025 (arXiv 2410.15787), without the zero with which that begins. Numbers
     are written least significant digit first and zero-padded to one digit more than the last total may need: so every
-    number ends with a zero, and what ends it is the same for sums of few numbers, whose totals have small digits on top,
-    and of many. Every total is opened by an equals sign, as in a sum done in the head: 12 + 345 + 67 = 357 = 424.
+    number ends with a zero, in sums of few numbers, whose totals have small digits on top, as in sums of many. Every
+    total is opened by an equals sign, as in a sum done in the head: 12 + 345 + 67 = 357 = 424.
 
     Example: 21000+54300+76000= -> 75300=42400   (operands=(2, 5), digits=(1, 4))
 
