@@ -327,7 +327,9 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
     command = shlex.join(["hf-tasks", "run", given, "--preset", preset, *(("--set", *settings) if settings else ())])
     told = {"name": path.stem, "preset": preset, "command": command}
     for key in told.keys() & content.keys():
-        raise UserError(f"{path.stem}.{key}={content[key]!r}: a recipe's {key} is known without it; leave the key out")
+        raise UserError(
+            f"{path.stem}.{key}={content[key]!r}: a recipe's {key} follows from its file and the command line; leave it out"
+        )
     recipe = build(kind, {**content, **told}, path.stem)
     check(recipe)
     return recipe

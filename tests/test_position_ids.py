@@ -241,6 +241,8 @@ def test_totals_are_one_and_two_from_what_they_are_made_of(
     assert ids == [ABSENT, 0, 0, 1, 1, 1, 3, 3, 3, 2, 2, 2, 4, 4, 4, 4]
     for n in range(text.index("="), len(text)):
         assert ids_of(tiny_model, encode, "interleaved", text[:n], reversed_numbers="all")[0] == ids[:n]
+    (padded,) = ids_of(tiny_model, encode, "interleaved", f"___{text}$", reversed_numbers="all")
+    assert padded == [*[ABSENT] * 3, *ids, 4]
 
 
 def test_occurrences_of_the_docstrings_string() -> None:

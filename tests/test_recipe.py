@@ -185,7 +185,7 @@ def test_files_that_are_no_recipe_are_refused_in_a_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["name", "preset", "command"])
 def test_what_follows_from_file_and_command_line_is_not_for_a_recipe_to_say(key: str) -> None:
-    with pytest.raises(UserError, match=f"^multiplication.{key}='mine': a recipe's {key} is known without it"):
+    with pytest.raises(UserError, match=f"^multiplication.{key}='mine': a recipe's {key} follows from its file"):
         load_recipe("multiplication", settings=[f"{key}=mine"])
 
 

@@ -1,5 +1,6 @@
 """Running sums against Python's own integers."""
 
+import tracemalloc
 from itertools import accumulate
 
 import pytest
@@ -29,7 +30,9 @@ def test_the_last_total_has_room(numbers: list[int]) -> None:
     assert get_task("running_sum").answer(prompt) == answer
 
 
-@pytest.mark.parametrize(("operands", "digits"), [((2, 5), (1, 10)), ((2, 2), (1, 3)), ((9, 12), (4, 6))])
+@pytest.mark.parametrize(
+    ("operands", "digits"), [((2, 5), (1, 10)), ((2, 2), (1, 3)), ((9, 12), (4, 6)), ((11, 12), (1, 2))]
+)
 def test_rows_say_what_was_drawn(operands: tuple[int, int], digits: tuple[int, int]) -> None:
     rows = get_task("running_sum", operands=operands, digits=digits).table("train", 2000).to_pylist()
     for row in rows:
@@ -44,11 +47,22 @@ def test_rows_say_what_was_drawn(operands: tuple[int, int], digits: tuple[int, i
         assert all(abs(count - mean) <= 5 * mean**0.5 for count in counts)
 
 
-def test_a_sum_of_two_has_the_split_that_addition_gives_it() -> None:
-    running, plain = get_task("running_sum"), get_task("addition")
-    for row in plain.table("test", 20).to_pylist():
-        prompt, _ = written([int(number) for number in row["prompt"][:-1].split("+")])
-        assert running.split_of(prompt) == "test"
+@pytest.mark.parametrize("operands", [2, 3])
+def test_a_sum_has_the_split_that_addition_gives_it_in_any_order(operands: int) -> None:
+    for row in get_task("addition", operands=operands).table("test", 20).to_pylist():
+        numbers = [int(number) for number in row["prompt"][:-1].split("+")]
+        for order in (numbers, numbers[::-1]):
+            assert get_task("running_sum").split_of(written(order)[0]) == "test"
+
+
+def test_one_long_number_among_many_takes_no_memory() -> None:
+    prompt = "0+" * 20_000 + "1" * 20_000 + "="
+    tracemalloc.start()
+    try:
+        assert not get_task("running_sum").check(prompt, "0")
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

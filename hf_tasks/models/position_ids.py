@@ -265,7 +265,8 @@ class Interleaved(PositionIds):
 
     The first number is 0, those behind it 1, 3, 5, ..., the totals 2, 4, 6, ...: a total is made of what stands at
     distances 2 and 1, however many numbers there are. A separator counts with the number behind it; the one before the
-    first number has no place. `$12+34+56=46=102` has the ids - 0 0 1 1 1 3 3 3 2 2 2 4 4 4 4.
+    first number has no place. Without a token that opens answers there are no totals.
+    `$12+34+56=46=102` has the ids - 0 0 1 1 1 3 3 3 2 2 2 4 4 4 4.
     """
 
     needs: ClassVar[str | None] = "digit_token_ids"

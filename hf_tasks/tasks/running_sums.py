@@ -26,16 +26,16 @@ from hf_tasks.tasks.text import Cells, text_array
 class RunningSum(Task):
     """Add numbers one after the other and write the total after each.
 
-    A scratchpad of Cho et al. 2025 (arXiv 2410.15787), without the zero with which that begins. Numbers
-    are written least significant digit first and zero-padded to one digit more than the last total may need: so every
-    number ends with a zero, in sums of few numbers, whose totals have small digits on top, as in sums of many. Every
-    total is opened by an equals sign, as in a sum done in the head: 12 + 345 + 67 = 357 = 424.
+    After the scratchpad of Cho et al. 2025 (arXiv 2410.15787), which begins with zeros and does not reverse the operands.
+    Numbers are written least significant digit first and zero-padded to one digit more than the last total may need, so
+    that every number ends with a zero, however few or many are added. Every total is opened by an equals sign, as in a
+    sum done in the head: 12 + 345 + 67 = 357 = 424.
 
     Example: 21000+54300+76000= -> 75300=42400   (operands=(2, 5), digits=(1, 4))
 
     Args:
         operands: (lo, hi), all counts of numbers equally likely; at least two.
-        digits: (lo, hi) of the longest number of a row, all equally likely; the others have from lo to so many.
+        digits: (lo, hi) of the longest number of a row, all equally likely; the others have from lo to that many.
     """
 
     name: ClassVar[str] = "running_sum"
@@ -83,7 +83,8 @@ class RunningSum(Task):
     @property
     def problem_count(self) -> int:
         low, high = self.operands
-        return sum(numbers_within([self.digits] * count) for count in range(low, high + 1))
+        numbers = numbers_within([self.digits])
+        return (numbers ** (high + 1) - numbers**low) // (numbers - 1)
 
     def answer(self, prompt: str) -> str:
         return text_array(self._totals(self._parse(prompt)))[0].as_py()
@@ -119,16 +120,18 @@ class RunningSum(Task):
 
     def _totals(self, problems: Problems) -> Cells:
         digits, lengths = problems["digits"], problems["lengths"]
-        columns = np.cumsum(widen(digits, int(_width(lengths).max(initial=1))), axis=1, dtype=np.int64)[:, 1:]
+        columns = np.cumsum(widen(digits, int(_width(lengths).max(initial=1))), axis=1, dtype=np.int32)[:, 1:]
         totals, _ = settle(columns.reshape(-1, columns.shape[2]))
         return _written(totals.reshape(columns.shape), lengths, lengths[:, 1:] > 0, "=", "\0")
 
     def _parse(self, prompt: str) -> Problems:
         if re.fullmatch(r"[0-9]+(\+[0-9]+)+=", prompt):
             numbers = prompt[:-1].split("+")
-            digits, lengths = from_text(numbers)
-            if {*map(len, numbers)} == {*_width(lengths).tolist()}:
-                return {"digits": digits, "lengths": lengths}
+            widths = {*map(len, numbers)}
+            if len(widths) == 1:  # before a matrix is made of them, which one long number would make wide for all
+                digits, lengths = from_text(numbers)
+                if widths == {*_width(lengths).tolist()}:
+                    return {"digits": digits, "lengths": lengths}
         raise UserError(
             f"{shortened(prompt)} is not a prompt of {self.name}: give numbers with '+' between and '=' behind them, "
             "least significant digit first, zero-padded to one digit more than their sum may need"
