@@ -327,9 +327,8 @@ def load_recipe(name: str, preset: str = "cpu", settings: list[str] | None = Non
     command = shlex.join(["hf-tasks", "run", given, "--preset", preset, *(("--set", *settings) if settings else ())])
     told = {"name": path.stem, "preset": preset, "command": command}
     for key in told.keys() & content.keys():
-        raise UserError(
-            f"{path.stem}.{key}={content[key]!r}: a recipe's {key} follows from its file and the command line; leave it out"
-        )
+        says = f"{path.stem}.{key}={content[key]!r}"
+        raise UserError(f"{says}: a recipe's {key} follows from its file and the command line; leave it out")
     recipe = build(kind, {**content, **told}, path.stem)
     check(recipe)
     return recipe

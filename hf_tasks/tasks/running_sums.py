@@ -26,7 +26,7 @@ from hf_tasks.tasks.text import Cells, text_array
 class RunningSum(Task):
     """Add numbers one after the other and write the total after each.
 
-    After the scratchpad of Cho et al. 2025 (arXiv 2410.15787), which begins with zeros and does not reverse the operands.
+    After the scratchpad of Cho et al. 2025 (arXiv 2410.15787), which begins with zeros and reverses totals alone.
     Numbers are written least significant digit first and zero-padded to one digit more than the last total may need, so
     that every number ends with a zero, however few or many are added. Every total is opened by an equals sign, as in a
     sum done in the head: 12 + 345 + 67 = 357 = 424.
