@@ -622,6 +622,7 @@ OPTIONS: dict[tuple[str, str], Any] = {
     ("random_float", "eval_length"): 64,
     ("abacus", "max_offset"): 40,
     ("significance", "max_offset"): 40,
+    ("interleaved", "max_offset"): 40,
 }
 
 
