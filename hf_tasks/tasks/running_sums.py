@@ -1,8 +1,8 @@
 """Many numbers, added one after the other: how many there are varies from row to row.
 
 - A problem is held as in arithmetic.py: digits (rows, numbers, places), least significant first, and lengths (rows,
-  numbers); behind a row's last number both are 0, so that rows with different counts hash apart and add up alike.
-- A sum of numbers is of one split whatever their order, and of the same one in `addition`.
+  numbers); behind a row's last number both are 0, which changes neither sum nor hash.
+- A sum is of one split whatever the order of its numbers, and of the same one in `addition`; so is one with zeros added.
 """
 
 import re
