@@ -2,7 +2,8 @@
 
 - A problem is held as in arithmetic.py: digits (rows, numbers, places), least significant first, and lengths (rows,
   numbers); behind a row's last number both are 0, which changes neither sum nor hash.
-- A sum is of one split whatever the order of its numbers, and of the same one in `addition`; so is one with zeros added.
+- A sum is of one split whatever the order of its numbers and however many zeros are among them, and of the same one in
+  `addition`.
 """
 
 import re
