@@ -341,6 +341,7 @@ class AdditionInContext(Addition):
 
     name: ClassVar[str] = "addition_in_context"
     formats: ClassVar[tuple[str, ...]] = ("in_context",)
+    splits_of: ClassVar[str | None] = Addition.name
 
     format: str = "in_context"
     dialogues: float = 0.5
@@ -368,10 +369,6 @@ class AdditionInContext(Addition):
         lengths = np.where(bare[:, None], *drawn)
         digits = make_heavy(rng, draw_numbers(rng, lengths, self._places), lengths, self.carry_heavy)
         return {"digits": digits, "lengths": lengths, "bare": bare}
-
-    @cached_property
-    def _salt(self) -> np.uint64:
-        return np.uint64(hash_name(Addition.name) % 2**64)
 
 
 @dataclass(frozen=True, kw_only=True)

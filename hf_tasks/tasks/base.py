@@ -52,6 +52,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     length_parameter: ClassVar[str] = "length"  # the parameter that says how long problems are
+    splits_of: ClassVar[str | None] = None  # the task in which these problems have their splits, if not in this one
     hint_classes: ClassVar[Mapping[str, int]] = {}  # what `hints` gives, and how many values each takes
 
     def parameters(self) -> dict[str, Any]:
@@ -241,7 +242,7 @@ class Task(ABC):
     @cached_property
     def _salt(self) -> np.uint64:
         """What hashes of problems are mixed with; tasks of one salt have their problems in the same splits."""
-        return np.uint64(hash_name(self.name) % 2**64)
+        return np.uint64(hash_name(self.splits_of or self.name) % 2**64)
 
     def _block(self, split: str, seed: int, block: int, stop: int) -> Problems:
         """The first `stop` problems of a block."""

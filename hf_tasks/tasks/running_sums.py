@@ -8,7 +8,6 @@
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from hf_tasks.tasks.arithmetic import Addition, numbers_within
 from hf_tasks.tasks.base import Problems, Task
 from hf_tasks.tasks.checks import shortened, span
 from hf_tasks.tasks.digits import draw_numbers, from_text, settle, widen
-from hf_tasks.tasks.hashing import hash_name, hash_places, mix64
+from hf_tasks.tasks.hashing import hash_places, mix64
 from hf_tasks.tasks.text import Cells, text_array
 
 
@@ -41,6 +40,7 @@ class RunningSum(Task):
 
     name: ClassVar[str] = "running_sum"
     length_parameter: ClassVar[str] = "operands"
+    splits_of: ClassVar[str | None] = Addition.name
 
     operands: tuple[int, int] = (2, 5)
     digits: tuple[int, int] = (1, 10)
@@ -102,10 +102,6 @@ class RunningSum(Task):
 
     def _hash(self, problems: Problems) -> np.ndarray:
         return mix64(hash_places(problems["digits"]).sum(axis=1) ^ self._salt)
-
-    @cached_property
-    def _salt(self) -> np.uint64:
-        return np.uint64(hash_name(Addition.name) % 2**64)
 
     def _write(self, problems: Problems, split: str) -> dict[str, pa.Array]:
         del split

@@ -19,7 +19,7 @@ import pyarrow as pa
 from hf_tasks.errors import UserError
 from hf_tasks.tasks.base import Problems, Task
 from hf_tasks.tasks.checks import shortened, span
-from hf_tasks.tasks.hashing import hash_name, hash_places, mix64
+from hf_tasks.tasks.hashing import hash_places, mix64
 from hf_tasks.tasks.text import Cells, join, literal, text_array
 
 
@@ -233,16 +233,13 @@ class PrefixParity(PrefixSum):
     """
 
     name: ClassVar[str] = "prefix_parity"
+    splits_of: ClassVar[str | None] = Parity.name  # a string is of one split for both
 
     alphabet: str = "01"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_two(self)
-
-    @cached_property
-    def _salt(self) -> np.uint64:
-        return np.uint64(hash_name(Parity.name) % 2**64)  # a string is of one split for both
 
 
 def _check_two(task: SequenceTask) -> None:
