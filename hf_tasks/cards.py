@@ -196,7 +196,8 @@ def render_model_card(
 
         return render_text_card(recipe, results, name, seed, repo_id, dataset_id, license)
     run = None if results is None else single_run(results, name, seed)["runs"][0]
-    adapter = recipe.base is not None and recipe.model_fields(name).get("method", "none") != "none"
+    adapted = recipe.base is not None and recipe.model_fields(name).get("method", "none") != "none"
+    adapter = adapted and not recipe.added_positions(name)  # else it has become part of the model
     task, origin = recipe.get_task(name), origin_of(recipe, name)
     data = _model_card_data(
         recipe,

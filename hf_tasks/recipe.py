@@ -200,8 +200,9 @@ class Recipe(Experiment):
     Attributes:
         task, parameters: a task of the registry, and its training parameters.
         head: what is trained: "causal_lm" answers prompts, "token_classification" labels the clauses of a prompt.
-        models: name -> `PositionalConfig` fields, laid over those of `model`; with a base, fields of its adapter. What
-            else a section may hold is a `Section`.
+        models: name -> `PositionalConfig` fields, laid over those of `model`; with a base, fields of its adapter, and
+            `positions`, pairs that a Llama is given beside its own, see llama.py. What else a section may hold is a
+            `Section`.
         base: the checkpoint that every model starts from: a folder, or a name on the Hub.
         adapter: `method` and PEFT's fields for it, see adapters.py.
     """
@@ -248,6 +249,10 @@ class Recipe(Experiment):
         evaluated = {**self.evaluation.parameters, **section.evaluation_parameters}
         return self.task, {**self.parameters, **section.parameters}, evaluated
 
+    def added_positions(self, name: str) -> list[dict[str, Any]]:
+        """The pairs that one of the models is given beside those of its base."""
+        return [] if self.base is None else self.models[name].get("positions") or []
+
     def model_fields(self, name: str) -> dict[str, Any]:
         """The fields of one of the models: of its `PositionalConfig` or, with a base, of its adapter.
 
@@ -258,6 +263,7 @@ class Recipe(Experiment):
             return mine
         if self.base is None:
             return {**self.model, **mine}
+        mine.pop("positions", None)
         shared = self.adapter.get("method")
         return {**self.adapter, **mine} if mine.get("method", shared) == shared else mine
 

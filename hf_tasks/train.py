@@ -27,6 +27,7 @@ import torch
 from accelerate import PartialState
 from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import broadcast_object_list
+from peft import PeftModel
 from torch.utils.data import DataLoader, Sampler
 from tqdm.auto import tqdm
 from transformers import (
@@ -52,6 +53,7 @@ from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
 from hf_tasks.freeze import freeze_embeddings, training_bytes
 from hf_tasks.hints import HEADS, HintCollator, add_hint_heads, drop_hint_heads, hint_loss, save_hint_heads
+from hf_tasks.llama import positional_config, positional_model
 from hf_tasks.mimic import mimic
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned
@@ -560,13 +562,22 @@ def _check_base(recipe: Recipe, names: list[str], task: Task, rows: BatchEncodin
     base: Any = recipe.base
     where, config = f"{recipe.name}: base {base!r}", typing.cast(Any, load_base(base).config)
     window = getattr(config, "max_position_embeddings", None)
+    tokenizer = get_tokenizer(task, base)
     if isinstance(config, PositionalConfig):
         _check_places(config, where, task)
-        check_stable(where, config, get_tokenizer(task, base), task)
+        check_stable(where, config, tokenizer, task)
         _check_tables(config, where, rows, longest)
     elif window is not None and longest > window:
         raise UserError(f"{where} takes {window} tokens, and problems take up to {longest}: use shorter lengths")
     for name in names:
+        if positions := recipe.added_positions(name):
+            theirs = f"{recipe.name}.models.{name}.positions"
+            try:
+                widened = positional_config(config, tokenizer, task, positions)
+            except UserError as error:
+                raise UserError(f"{theirs}: {error}") from error
+            check_stable(theirs, widened, tokenizer, task)
+            _check_tables(widened, theirs, rows, longest)
         _build_model(recipe, name)
 
 
@@ -732,7 +743,11 @@ def _build_model(recipe: Recipe, name: str) -> Any:
     """A new model, or the base with what is trained of it; random weights are drawn from torch's generator."""
     if recipe.base is None:
         return PositionalForCausalLM(build_config(recipe, name))
-    return add_adapter(load_base(recipe.base), recipe.model_fields(name), f"{recipe.name}.models.{name}")
+    base, positions = load_base(recipe.base), recipe.added_positions(name)
+    if positions:
+        task = recipe.get_task(name)
+        base = positional_model(base, get_tokenizer(task, recipe.base), task, positions)
+    return add_adapter(base, recipe.model_fields(name), f"{recipe.name}.models.{name}")
 
 
 def _mimic(recipe: Recipe, name: str, seed: int, model: Any, data: Any, collator: Any) -> None:
@@ -759,14 +774,17 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     whole.mkdir(parents=True, exist_ok=True)
     save_hint_heads(model, whole)
     needed = training_bytes(model, trainer.optimizer)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     drop_hint_heads(model)
+    if isinstance(model, PeftModel) and not model.config.name_or_path:  # there is no checkpoint for it to lie on
+        trainer.model = model = model.merge_and_unload()  # type: ignore[operator]
     trainer.save_model(str(whole))  # of weights that are sharded, every process has a part
     if not trainer.is_world_process_zero():
         PartialState().wait_for_everyone()
         return
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable_parameters": trained,
         "train_examples": min(len(data), rows_seen) if isinstance(data := trainer.train_dataset, Sized) else rows_seen,
         "train_steps": trainer.state.global_step,
         "train_seconds": round(stopwatch.seconds, 3),

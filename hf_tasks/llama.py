@@ -1,0 +1,87 @@
+"""A Llama of transformers -> one of our models with the same weights, and more pairs of ids and encodings.
+
+- Its rotary positions become the first pair, and what is added stands beside them. Where the tokens have no place under
+  the added ids, as in prose without digits, biases move no weight of attention: the text is read as before.
+- Digits, operators and the token behind which the answer stands are found among the tokens of its own tokenizer.
+"""
+
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_tasks.errors import UserError
+from hf_tasks.models import PositionalConfig, PositionalForCausalLM
+from hf_tasks.tasks import Task
+
+_NORMS = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
+_BOUNDS = {*"+-*/%="}  # what bounds a number; in prose no other token has a place
+
+
+def positional_config(
+    config: Any, tokenizer: PreTrainedTokenizerBase, task: Task, positions: list[dict[str, Any]]
+) -> PositionalConfig:
+    """The configuration of `positional_model`; takes no weights.
+
+    Args:
+        config: of the base.
+        tokenizer: of the base.
+        task: says which way its numbers are written.
+        positions: pairs to be added, as in `PositionalConfig.positions`.
+
+    Raises:
+        UserError: the base is no Llama or has parts that our layers have not, or a pair is refused.
+    """
+    if not isinstance(config, LlamaConfig):
+        raise UserError(f"positions are added to a Llama, and the base is a {config.model_type!r}: leave them out")
+    for field, only in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        if (value := getattr(config, field)) != only:
+            raise UserError(f"positions are added to a Llama whose {field} is {only!r}, and the base's is {value!r}")
+    rotary = {"ids": "sequential", "encoding": "rotary", "rope_parameters": config.rope_parameters}
+    same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+            "num_key_value_heads", "head_dim", "initializer_range", "tie_word_embeddings", "pad_token_id",
+            "bos_token_id", "eos_token_id")  # fmt: skip
+    try:
+        return PositionalConfig(
+            positions=[rotary, *positions],
+            norm="rmsnorm",
+            norm_eps=config.rms_norm_eps,
+            activation="swiglu",
+            **{field: getattr(config, field) for field in same},
+            **_number_tokens(tokenizer, task),
+        )
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def positional_model(
+    base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, positions: list[dict[str, Any]]
+) -> PositionalForCausalLM:
+    """A Llama's weights, copied, with `positions` beside its rotary ones; what these learn is drawn as in a new model.
+
+    Raises:
+        UserError: as `positional_config`.
+    """
+    model = PositionalForCausalLM(positional_config(base.config, tokenizer, task, positions))
+    weights = {".".join(_NORMS.get(part, part) for part in name.split(".")): w for name, w in base.state_dict().items()}
+    unknown = model.load_state_dict(weights, strict=False)
+    assert not unknown.unexpected_keys and all(".encodings." in key for key in unknown.missing_keys), unknown
+    return model
+
+
+def _number_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> dict[str, Any]:
+    """Which tokens make up numbers, with or without a space before them, as fields of a `PositionalConfig`."""
+    style = task.number_format()
+    texts = {i: str(tokenizer.decode([i])).strip() for i in sorted(tokenizer.get_vocab().values())}
+
+    def tokens_of(symbols: Any) -> list[int]:
+        return [i for i, text in texts.items() if text in symbols]
+
+    answer = {style["answer"]} - {None}
+    return {
+        "digit_token_ids": tokens_of({*style["digits"]}),
+        "separator_token_ids": tokens_of({*style["separators"]} & _BOUNDS | answer),
+        "answer_token_ids": tokens_of(answer),
+        "reversed_numbers": style["reverse"],
+        "answer_width": style["answer_width"],
+    }
