@@ -32,8 +32,11 @@ class MuonAdamW(torch.optim.Optimizer):
         by_muon = [group for group in groups if group["muon"]]
         by_adam = [group for group in groups if not group["muon"]]
         # Each fills in its defaults in place, so that the groups below are theirs, options included.
-        muon = torch.optim.Muon(by_muon, adjust_lr_fn="match_rms_adamw")
-        self._parts: list[tuple[torch.optim.Optimizer, bool]] = [(muon, True), (torch.optim.AdamW(by_adam), False)]
+        self._parts: list[tuple[torch.optim.Optimizer, bool]] = []
+        if by_muon:
+            self._parts.append((torch.optim.Muon(by_muon, adjust_lr_fn="match_rms_adamw"), True))
+        if by_adam:  # LoRA alone has none, and torch refuses a list without any
+            self._parts.append((torch.optim.AdamW(by_adam), False))
         super().__init__([*by_muon, *by_adam], {})
 
     @torch.no_grad()

@@ -90,6 +90,15 @@ def test_its_steps_are_those_of_both_optimizers_alone() -> None:
         assert torch.equal(one, other), name
 
 
+@pytest.mark.parametrize("muon", [True, False])
+def test_one_of_the_two_may_have_nothing_to_train(muon: bool) -> None:
+    weight = torch.nn.Parameter(torch.eye(3))
+    optimizer = MuonAdamW([{"params": [weight], "lr": 0.1, "weight_decay": 0.0, "muon": muon}])
+    weight.square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(weight, torch.eye(3))
+
+
 def test_a_loaded_state_goes_on_bitwise() -> None:
     recipe = recipe_of(*SETTINGS)
     args = training_arguments(recipe, "unused", 0)
