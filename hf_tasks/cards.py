@@ -197,7 +197,8 @@ def render_model_card(
         return render_text_card(recipe, results, name, seed, repo_id, dataset_id, license)
     run = None if results is None else single_run(results, name, seed)["runs"][0]
     adapted = recipe.base is not None and recipe.model_fields(name).get("method", "none") != "none"
-    adapter = adapted and not recipe.added_positions(name)  # else it has become part of the model
+    placed = bool(recipe.added_positions(name))
+    adapter = adapted and not placed
     task, origin = recipe.get_task(name), origin_of(recipe, name)
     data = _model_card_data(
         recipe,
@@ -219,6 +220,8 @@ def render_model_card(
         seed=seed,
         run=run,
         adapter=adapter,
+        placed=placed,
+        merged=adapted and placed,
         base=base_id or origin,
         ours=recipe.base is None and recipe.section(name).stock is None,
         started=recipe.section(name).start_from,

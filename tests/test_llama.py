@@ -176,6 +176,7 @@ def test_the_road_ends_at_whole_models_of_ours_beside_a_plain_adapter(
     assert evaluate_model(recipe, "placed", tmp_path / "placed-seed0")[0]["count"] == 4
     card = render_model_card(recipe, None, "placed", 0)
     assert "library_name: transformers" in card and "AutoPeft" not in card and f"starts from `{folder}`" in card
+    assert "the model's code lies" in card
 
 
 def test_an_interrupted_training_ends_bitwise_equal(
