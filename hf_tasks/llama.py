@@ -30,7 +30,8 @@ def positional_config(
         positions: pairs to be added, as in `PositionalConfig.positions`.
 
     Raises:
-        UserError: the base is no Llama or has parts that our layers have not, or a pair is refused.
+        UserError: the base is no Llama or has parts that our layers have not, a pair is refused, or it needs places of
+            digits where a token holds several.
     """
     if not isinstance(config, LlamaConfig):
         raise UserError(f"positions are added to a Llama, and the base is a {config.model_type!r}: leave them out")
@@ -41,17 +42,26 @@ def positional_config(
     same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
             "num_key_value_heads", "head_dim", "initializer_range", "tie_word_embeddings", "pad_token_id",
             "bos_token_id", "eos_token_id")  # fmt: skip
+    texts = {i: str(tokenizer.decode([i])).strip() for i in sorted(tokenizer.get_vocab().values())}
     try:
-        return PositionalConfig(
+        widened = PositionalConfig(
             positions=[rotary, *positions],
             norm="rmsnorm",
             norm_eps=config.rms_norm_eps,
             activation="swiglu",
             **{field: getattr(config, field) for field in same},
-            **_number_tokens(tokenizer, task),
+            **_number_tokens(texts, task),
         )
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise UserError(" ".join(str(error).split())) from error
+    digits = {*task.number_format()["digits"]}
+    merged = [text for text in texts.values() if len(text) > 1 and {*text} <= digits]
+    if merged and any(pair.ids.needs == "digit_token_ids" for pair in widened.pairs()):
+        raise UserError(
+            f"the base's tokenizer makes one token of {merged[0]!r}, whose digits have places of their own: take a "
+            "base that writes digit by digit, or ids that need no digits"
+        )
+    return widened
 
 
 def positional_model(
@@ -69,10 +79,9 @@ def positional_model(
     return model
 
 
-def _number_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> dict[str, Any]:
-    """Which tokens make up numbers, with or without a space before them, as fields of a `PositionalConfig`."""
+def _number_tokens(texts: dict[int, str], task: Task) -> dict[str, Any]:
+    """Which tokens, given without spaces, make up numbers, as fields of a `PositionalConfig`."""
     style = task.number_format()
-    texts = {i: str(tokenizer.decode([i])).strip() for i in sorted(tokenizer.get_vocab().values())}
 
     def tokens_of(symbols: Any) -> list[int]:
         return [i for i, text in texts.items() if text in symbols]

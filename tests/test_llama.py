@@ -1,5 +1,6 @@
 """A Llama with more pairs: the same function before training, its numbers found, and the road to one whole model."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,15 @@ def test_what_does_not_fit_is_one_line_before_anything_is_trained(
     with pytest.raises(UserError, match=says) as caught:
         check_it_fits(load(tmp_path / "base", "models.plain=null", "models.whole=null", *settings))
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_joins_digits_has_no_places_for_them(tokenizer: Any) -> None:
+    base = llama(tokenizer, vocab_size=len(tokenizer) + 1)
+    joined = copy.deepcopy(tokenizer)
+    joined.add_tokens(["12"])
+    with pytest.raises(UserError, match=r"makes one token of '12'.* digit by digit"):
+        positional_model(base, joined, TASK, PLACES)
+    positional_model(base, joined, TASK, [{"ids": "sequential", "encoding": "t5"}])
 
 
 def test_a_base_that_is_no_llama_takes_no_positions(load: Callable[..., Recipe], folder: Path, tmp_path: Path) -> None:
