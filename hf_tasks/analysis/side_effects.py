@@ -5,7 +5,7 @@
 - First number: the number that a greedy completion begins with, however it goes on and whether or not it ends. A model
   that was not trained to stop behind a sum scores nothing by exact match, whatever it knows.
 
-    python -m hf_tasks.analysis.side_effects runs/addition-in-language-model-cpu
+    python -m hf_tasks.analysis.side_effects runs/addition-in-language-model-cpu --size 100
 """
 
 import argparse
@@ -61,13 +61,15 @@ def first_numbers(model: Any, tokenizer: Any, prompts: list[str], new_tokens: in
     return ["" if match is None else match[1].replace(",", "") for match in found]
 
 
-def measure(recipe: Any, name: str, model: Any, tokenizer: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+def measure(
+    recipe: Any, name: str, model: Any, tokenizer: Any, parameters: dict[str, Any], size: int | None
+) -> dict[str, Any]:
     """Text loss and first numbers of a model, at the lengths and on the task of its section, with these parameters."""
     cells = []
     for length in recipe.lengths(name):
         trained = recipe.task_at(length, name)
         task = type(trained)(**{**trained.parameters(), **parameters})
-        rows = task.generate("test", size=recipe.evaluation.size)
+        rows = task.generate("test", size=size or recipe.evaluation.size)
         # A comma every three digits, and one token to end with.
         numbers = first_numbers(model, tokenizer, list(rows["prompt"]), task.max_lengths[1] * 4 // 3 + 1)
         right = [number == answer for number, answer in zip(numbers, rows["answer"], strict=True)]
@@ -75,10 +77,14 @@ def measure(recipe: Any, name: str, model: Any, tokenizer: Any, parameters: dict
     return {"text_loss": round(text_loss(model, tokenizer, reference_text()), 4), "cells": cells}
 
 
-def compare(output: Path) -> dict[str, Any]:
+def compare(output: Path, size: int | None = None) -> dict[str, Any]:
     """Measure the base and every finished model of a run, and write `side_effects.json` into its folder.
 
     The base is asked for sums as people write them, which is all that it can know.
+
+    Args:
+        output: the folder.
+        size: rows for each length; as the recipe evaluates them unless given.
 
     Raises:
         UserError: the folder holds no run on a base.
@@ -86,10 +92,10 @@ def compare(output: Path) -> dict[str, Any]:
     if not (output / "recipe.yaml").is_file() or (recipe := read_recipe(output / "recipe.yaml")).base is None:
         raise UserError(f"{str(output)!r} holds no run with a base: give the output folder of one")
     tokenizer, base = get_tokenizer(recipe.get_task(), recipe.base), load_base(recipe.base)
-    found = {"base": measure(recipe, next(iter(recipe.models)), base, tokenizer, {"reverse": "none"})}
+    found = {"base": measure(recipe, next(iter(recipe.models)), base, tokenizer, {"reverse": "none"}, size)}
     for name, seed, folder in finished_runs(recipe, output):
         own = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        found[f"{name}, seed {seed}"] = measure(recipe, name, load_model(folder), own, {})
+        found[f"{name}, seed {seed}"] = measure(recipe, name, load_model(folder), own, {}, size)
     text = f"Python {platform.python_version()}'s language reference, {WINDOWS} windows of {WINDOW} tokens"
     measured = {"text": text, "versions": versions(), "hardware": hardware()}
     results = {"recipe": recipe.name, **measured, "models": found}
@@ -102,11 +108,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hf_tasks.analysis.side_effects",
         description=(__doc__ or "").partition("\n")[0],
-        epilog="Example: python -m hf_tasks.analysis.side_effects runs/addition-in-language-model-cpu",
+        epilog="Example: python -m hf_tasks.analysis.side_effects runs/addition-in-language-model-cpu --size 100",
     )
     parser.add_argument("folder", type=Path, help="output folder of a run with a base; side_effects.json comes into it")
+    parser.add_argument("--size", type=int, metavar="N", help="rows for each length; as the recipe evaluates them")
+    given = parser.parse_args(arguments)
+    if given.size is not None and given.size < 1:
+        parser.error(f"--size must be positive, not {given.size}")
     try:
-        print(json.dumps(compare(parser.parse_args(arguments).folder), indent=1))
+        print(json.dumps(compare(given.folder, given.size), indent=1))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
