@@ -21,13 +21,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub.constants import HF_HOME
 from huggingface_hub.dataclasses import type_validator
 from peft import IA3Config, PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
@@ -197,6 +198,32 @@ def add_adapter(model: PreTrainedModel, section: dict[str, Any], where: str) -> 
             return get_peft_model(model, config)  # type: ignore[return-value]
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def check_can_merge(model: PeftModel) -> None:
+    """Refuse an adapter that cannot become part of its base as it was trained; the model is of no use afterwards.
+
+    Raises:
+        UserError: PEFT cannot merge it, or tied embeddings would take it twice; or encodings of the base that are drawn
+            at random would stay so.
+    """
+    drawn = {name: p.requires_grad for name, p in model.named_parameters() if ".encodings." in name}
+    if drawn and not any(drawn.values()):
+        raise UserError(
+            "they would stay as drawn: set modules_to_save: [encodings], or learnable: false in each of them"
+        )
+    base: Any = model.get_base_model()
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    if base.config.tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends):
+        raise UserError(
+            "the base's embeddings and head are one matrix, to which merging would add an adapter twice: leave "
+            "embed_tokens and lm_head out of target_modules, or name them in modules_to_save"
+        )
+    try:
+        cast(Any, model).merge_and_unload()
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"the adapter cannot be merged into the weights ({said}): take another method") from error
 
 
 def get_tokenizer(task: Task, base: str | None) -> PreTrainedTokenizerBase:

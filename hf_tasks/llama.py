@@ -1,7 +1,7 @@
 """A Llama of transformers -> one of our models with the same weights, and more pairs of ids and encodings.
 
-- Its rotary positions become the first pair, and what is added stands beside them. Where the tokens have no place under
-  the added ids, as in prose without digits, biases move no weight of attention: the text is read as before.
+- Its rotary positions become the first pair, and what is added stands beside them. Where no token has a place under the
+  added ids, as in prose without digits and operators, biases move no weight of attention: the text is read as before.
 - Digits, operators and the token behind which the answer stands are found among the tokens of its own tokenizer.
 """
 
@@ -15,7 +15,7 @@ from hf_tasks.models import PositionalConfig, PositionalForCausalLM
 from hf_tasks.tasks import Task
 
 _NORMS = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm"}
-_BOUNDS = {*"+-*/%="}  # what bounds a number; in prose no other token has a place
+_BOUNDS = {*"+-*/%="}  # of what may bound a number; commas and letters stay without a place
 
 
 def positional_config(
@@ -35,10 +35,15 @@ def positional_config(
     """
     if not isinstance(config, LlamaConfig):
         raise UserError(f"positions are added to a Llama, and the base is a {config.model_type!r}: leave them out")
-    for field, only in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+    plain = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0}
+    for field, only in plain.items():
         if (value := getattr(config, field)) != only:
             raise UserError(f"positions are added to a Llama whose {field} is {only!r}, and the base's is {value!r}")
-    rotary = {"ids": "sequential", "encoding": "rotary", "rope_parameters": config.rope_parameters}
+    # transformers keeps an old name of `rope_type`, and its Llama reads no partial factor of the default type.
+    rope: Any = config.rope_parameters
+    unread = {"type"} | ({"partial_rotary_factor"} if rope["rope_type"] == "default" else set())
+    rope = {key: value for key, value in rope.items() if key not in unread}
+    rotary = {"ids": "sequential", "encoding": "rotary", "rope_parameters": rope}
     same = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
             "num_key_value_heads", "head_dim", "initializer_range", "tie_word_embeddings", "pad_token_id",
             "bos_token_id", "eos_token_id")  # fmt: skip
@@ -54,9 +59,15 @@ def positional_config(
         )
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    digits = {*task.number_format()["digits"]}
-    merged = [text for text in texts.values() if len(text) > 1 and {*text} <= digits]
-    if merged and any(pair.ids.needs == "digit_token_ids" for pair in widened.pairs()):
+    style = task.number_format()
+    merged = [text for text in texts.values() if len(text) > 1 and {*text} <= {*style["digits"]}]
+    places = any(pair.ids.needs == "digit_token_ids" for pair in widened.pairs())
+    if places and style["fillers"]:
+        raise UserError(
+            f"the task writes {style['fillers'][0]!r} inside numbers, and no place of a digit is found across it: take "
+            "another format"
+        )
+    if places and merged:
         raise UserError(
             f"the base's tokenizer makes one token of {merged[0]!r}, whose digits have places of their own: take a "
             "base that writes digit by digit, or ids that need no digits"
@@ -70,12 +81,13 @@ def positional_model(
     """A Llama's weights, copied, with `positions` beside its rotary ones; what these learn is drawn as in a new model.
 
     Raises:
-        UserError: as `positional_config`.
+        UserError: as `positional_config`, or weights that are none of a Llama, as those of an adapter on it.
     """
     model = PositionalForCausalLM(positional_config(base.config, tokenizer, task, positions))
     weights = {".".join(_NORMS.get(part, part) for part in name.split(".")): w for name, w in base.state_dict().items()}
-    unknown = model.load_state_dict(weights, strict=False)
-    assert not unknown.unexpected_keys and all(".encodings." in key for key in unknown.missing_keys), unknown
+    loaded = model.load_state_dict(weights, strict=False)
+    if odd := [*loaded.unexpected_keys, *(key for key in loaded.missing_keys if ".encodings." not in key)]:
+        raise UserError(f"the base has not the weights of a Llama ({odd[0]}): merge its adapter, or take another")
     return model
 
 

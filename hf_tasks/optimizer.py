@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, Trainer
 from transformers.pytorch_utils import Conv1D
 
@@ -89,7 +90,8 @@ def build_optimizer(model: Any, recipe: Experiment, args: Any) -> torch.optim.Op
 
 def _inner_matrices(model: torch.nn.Module) -> set[int]:
     """The weights that stand between embeddings and head, by id: of linear layers, none of an encoding's."""
-    body = model.base_model if isinstance(model, PreTrainedModel) else model
+    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    body = whole.base_model if isinstance(whole, PreTrainedModel) else whole
     outside = {
         id(parameter)
         for module in model.modules()

@@ -201,8 +201,8 @@ class Recipe(Experiment):
         task, parameters: a task of the registry, and its training parameters.
         head: what is trained: "causal_lm" answers prompts, "token_classification" labels the clauses of a prompt.
         models: name -> `PositionalConfig` fields, laid over those of `model`; with a base, fields of its adapter, and
-            `positions`, pairs that a Llama is given beside its own, see llama.py. What else a section may hold is a
-            `Section`.
+            `positions`, pairs that a Llama is given beside its own, see llama.py, and trained where `modules_to_save`
+            names `encodings`. What else a section may hold is a `Section`.
         base: the checkpoint that every model starts from: a folder, or a name on the Hub.
         adapter: `method` and PEFT's fields for it, see adapters.py.
     """
@@ -567,6 +567,8 @@ def _check_adapters(recipe: Recipe) -> None:
         raise UserError(f"{recipe.name}.model is for new models, and base brings its own: leave one of the two out")
     for name in recipe.models:
         where = f"{recipe.name}.models.{name}"
+        if recipe.models[name].get("positions") is not None:
+            value_of(list[dict[str, Any]], recipe.models[name]["positions"], f"{where}.positions")
         if recipe.section(name).start_from is not None:
             raise UserError(f"{where}.start_from: all models of the recipe start from its base: leave it out")
         for key in ("stock", "pretrained", "mimic", "layers_per_clause", "layers_per_hint"):
@@ -596,8 +598,9 @@ def check_stable(where: str, config: Any, tokenizer: Any, task: Task) -> None:
 
     rows = task.generate("train", size=16)
     for prompt, answer in zip(rows["prompt"], rows["answer"], strict=True):
-        cuts = [prompt + answer[:end] for end in range(len(answer) + 1)]
-        batch = tokenizer(cuts, padding=True, padding_side="right", return_tensors="pt")
+        asked, told = tokenizer(prompt)["input_ids"], tokenizer(answer, add_special_tokens=False)["input_ids"]
+        cuts = {"input_ids": [asked + told[:end] for end in range(len(told) + 1)]}
+        batch = tokenizer.pad(cuts, padding_side="right", return_tensors="pt")
         real = batch["attention_mask"].bool()
         tokens = read_tokens(config, batch["input_ids"], real)
         for spec, pair in zip(config.positions, config.pairs(), strict=True):

@@ -44,7 +44,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
 from xxhash import xxh3_128
 
-from hf_tasks.adapters import add_adapter, get_tokenizer, load_base
+from hf_tasks.adapters import add_adapter, check_can_merge, get_tokenizer, load_base
 from hf_tasks.analysis.callback import ClauseCallback
 from hf_tasks.analysis.sharpness import SharpnessCallback
 from hf_tasks.clauses import NO_LABEL, ClauseCollator, encode_clauses, loss_by_depth, mean_of_all
@@ -570,15 +570,17 @@ def _check_base(recipe: Recipe, names: list[str], task: Task, rows: BatchEncodin
     elif window is not None and longest > window:
         raise UserError(f"{where} takes {window} tokens, and problems take up to {longest}: use shorter lengths")
     for name in names:
-        if positions := recipe.added_positions(name):
-            theirs = f"{recipe.name}.models.{name}.positions"
-            try:
+        positions, theirs = recipe.added_positions(name), f"{recipe.name}.models.{name}.positions"
+        try:
+            if positions:
                 widened = positional_config(config, tokenizer, task, positions)
-            except UserError as error:
-                raise UserError(f"{theirs}: {error}") from error
-            check_stable(theirs, widened, tokenizer, task)
-            _check_tables(widened, theirs, rows, longest)
-        _build_model(recipe, name)
+                check_stable("the pairs", widened, tokenizer, task)
+                _check_tables(widened, "the pairs", rows, longest)
+            model = _build_model(recipe, name)
+            if positions and isinstance(model, PeftModel):
+                check_can_merge(model)
+        except UserError as error:
+            raise UserError(f"{theirs}: {error}" if positions else str(error)) from error
 
 
 def _check_places(config: PositionalConfig, where: str, task: Task) -> None:
@@ -623,7 +625,8 @@ def train_model(recipe: Any, name: str, seed: int, output: Path) -> Path:
 
     Returns:
         the folder of the finished model: weights, config, code, tokenizer and `training.json`; of an adapter, its
-        weights and config in PEFT's form, tokenizer and `training.json`.
+        weights and config in PEFT's form, tokenizer and `training.json`. An adapter on a base that was given positions
+        is merged into it.
 
     Raises:
         UserError: transformers or torch refuse the recipe's settings.
@@ -774,8 +777,8 @@ def _finish(trainer: Trainer, workshop: Path, finished: Path) -> None:
     whole.mkdir(parents=True, exist_ok=True)
     save_hint_heads(model, whole)
     needed = training_bytes(model, trainer.optimizer)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     drop_hint_heads(model)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if isinstance(model, PeftModel) and not model.config.name_or_path:  # there is no checkpoint for it to lie on
         trainer.model = model = model.merge_and_unload()  # type: ignore[operator]
     trainer.save_model(str(whole))  # of weights that are sharded, every process has a part

@@ -45,9 +45,8 @@ def test_a_finished_model_has_no_heads_for_hints(recipe_file: str, tmp_path: Pat
     weights = load_file(folder / "model.safetensors")
     plain = PositionalForCausalLM(build_config(recipe, "hints"))
     assert {*weights} == {*plain.state_dict()} - {"lm_head.weight"}  # tied
-    assert json.loads((folder / "training.json").read_text())["parameters"] == sum(
-        p.numel() for p in plain.parameters()
-    )
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["parameters"] == facts["trainable_parameters"] == sum(p.numel() for p in plain.parameters())
     assert [one["slice"]["digits_a"] for one in results["runs"][0]["cells"]] == [2, 4]
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 9  # evaluation at 4 leaves no trace
 

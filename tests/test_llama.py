@@ -208,6 +208,11 @@ def test_an_interrupted_training_ends_bitwise_equal(
         ({}, ["models.placed.positions=[{ids: sequential, encoding: learned, size: 4}]"], "the table of 'learned' has"),
         ({}, ["models.placed.positions=[{ids: significance, encoding: clipped}]", "parameters.reverse=none",
               "parameters.pad=false"], "significance ids of the answer .* would change"),
+        ({"attention_dropout": 0.1}, [], "whose attention_dropout is 0.0, and the base's is 0.1"),
+        ({}, ["models.placed.modules_to_save=null"], "placed.positions: they would stay as drawn: set modules_to_save"),
+        ({}, ["adapter.lora_bias=true"], "placed.positions: the adapter cannot be merged into the weights .*lora_bias"),
+        ({"tie_word_embeddings": True}, ["adapter.target_modules=[embed_tokens, q_proj]"], "one matrix, to which merging"),
+        ({}, ["parameters.format=index_hints"], "writes .* inside numbers"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_line_before_anything_is_trained(
@@ -218,6 +223,18 @@ def test_what_does_not_fit_is_one_line_before_anything_is_trained(
     with pytest.raises(UserError, match=says) as caught:
         check_it_fits(load(tmp_path / "base", "models.plain=null", "models.whole=null", *settings))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["5", "abc", "{ids: sequential, encoding: t5}", "[t5]", "false"])
+def test_positions_of_another_type_are_refused_on_loading(value: str, load: Callable[..., Recipe]) -> None:
+    with pytest.raises(UserError, match=r"tiny.models.placed.positions(\[0\])? must be of type (list|dict), not"):
+        load("nowhere", f"models.placed.positions={value}")
+
+
+def test_a_base_with_an_adapter_on_it_is_refused(load: Callable[..., Recipe], folder: Path, tmp_path: Path) -> None:
+    train_recipe(load(folder, "models.placed=null", "models.whole=null", "trainer.max_steps=1"), [0], tmp_path)
+    with pytest.raises(UserError, match=r"not the weights of a Llama .*: merge its adapter"):
+        check_it_fits(load(tmp_path / "plain-seed0", "models.plain=null", "models.whole=null"))
 
 
 def test_a_tokenizer_that_joins_digits_has_no_places_for_them(tokenizer: Any) -> None:
