@@ -16,9 +16,9 @@ from hf_tasks.adapters import get_tokenizer, load_model
 from hf_tasks.cards import render_model_card
 from hf_tasks.errors import UserError
 from hf_tasks.evaluate import evaluate_model, exact_matches
-from hf_tasks.llama import positional_model
+from hf_tasks.llama import positional_config, positional_model
 from hf_tasks.models import PositionalForCausalLM
-from hf_tasks.recipe import Recipe, load_recipe
+from hf_tasks.recipe import Recipe, check_stable, load_recipe
 from hf_tasks.run import train_recipe
 from hf_tasks.tasks import get_task
 from hf_tasks.train import Stopwatch, check_it_fits
@@ -236,6 +236,17 @@ def test_a_base_with_an_adapter_on_it_is_refused(load: Callable[..., Recipe], fo
     train_recipe(load(folder, "models.placed=null", "models.whole=null", "trainer.max_steps=1"), [0], tmp_path)
     with pytest.raises(UserError, match=r"not the weights of a Llama .*: merge its adapter"):
         check_it_fits(load(tmp_path / "plain-seed0", "models.plain=null", "models.whole=null"))
+
+
+def test_a_tokenizer_that_begins_every_text_with_a_space_is_refused() -> None:
+    """As Llama 2's: between "=" and the answer stands a token that ends numbers, in training and generation alike."""
+    symbols = ["<|end|>", "\u2581", *TASK.vocabulary]
+    backend = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, []))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")  # type: ignore[assignment]
+    spaced = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>")
+    config = positional_config(llama(spaced).config, spaced, TASK, PLACES)
+    with pytest.raises(UserError, match=r"significance ids of the answer .* would change"):
+        check_stable("places", config, spaced, TASK)
 
 
 def test_a_tokenizer_that_joins_digits_has_no_places_for_them(tokenizer: Any) -> None:

@@ -8,6 +8,7 @@ import copy
 import pytest
 import torch
 
+from hf_tasks.adapters import add_adapter
 from hf_tasks.errors import UserError
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM
 from hf_tasks.optimizer import MuonAdamW, build_optimizer, parameter_groups
@@ -88,6 +89,16 @@ def test_its_steps_are_those_of_both_optimizers_alone() -> None:
             optimizer.zero_grad()
     for (name, one), other in zip(together.named_parameters(), apart.parameters(), strict=True):
         assert torch.equal(one, other), name
+
+
+def test_an_adapter_of_the_head_is_left_to_adamw() -> None:
+    recipe, section = recipe_of(*SETTINGS), {"method": "lora", "r": 2, "target_modules": ["q_proj", "lm_head"]}
+    model = add_adapter(small_model(), section, "here")
+    groups = parameter_groups(model, recipe, training_arguments(recipe, "unused", 0))
+    by_muon = {id(p) for group in groups if group["muon"] for p in group["params"]}
+    trained = {name: id(p) in by_muon for name, p in model.named_parameters() if p.requires_grad}
+    assert any("lm_head" in name for name in trained)
+    assert {name for name, muon in trained.items() if muon} == {name for name in trained if ".q_proj." in name}
 
 
 @pytest.mark.parametrize("muon", [True, False])
