@@ -7,6 +7,7 @@
 - A card is text; only the dataset's picture is binary, and it is left alone while its card is right.
 """
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -41,12 +42,13 @@ def model_cards() -> dict[str, str]:
             continue
         left_out = load_recipe(results["recipe"], results["preset"]).models.keys() - names
         recipe = load_recipe(results["recipe"], results["preset"], [f"models.{name}=null" for name in sorted(left_out)])
-        made = {
-            paths[name]: render_model_card(recipe, results, name, seed, license=license_of(recipe, name))
-            for name in names
-        }
-        if path.name == "results.json":
-            made[f"{recipe.name}/README.md"] = render_recipe_card(recipe, results)
+        with contextlib.chdir(HERE):  # not where `make demo` leaves a base, whose card says more than a clone knows
+            made = {
+                paths[name]: render_model_card(recipe, results, name, seed, license=license_of(recipe, name))
+                for name in names
+            }
+            if path.name == "results.json":
+                made[f"{recipe.name}/README.md"] = render_recipe_card(recipe, results)
         picture = f"(../../{path.with_suffix('.png').relative_to(RESULTS.parent)})"
         cards = {where: text.replace("(results.png)", picture) for where, text in made.items()} | cards
     return cards
