@@ -31,6 +31,19 @@ def one_block_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def read_recipe_text(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """The text of a recipe and settings -> the recipe `tiny`, checked."""
+    from hf_tasks.recipe import load_recipe
+
+    def read(text: str, *settings: str) -> Any:
+        path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+        path.write_text(text)
+        return load_recipe(str(path), settings=list(settings))
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def encode() -> Callable[..., Any]:
     """Strings -> token ids (B, S); all strings of one length, `_` is padding."""
     import torch

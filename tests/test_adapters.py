@@ -296,15 +296,9 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
+def load(read_recipe_text: Callable[..., Recipe]) -> Callable[..., Recipe]:
     """The tiny recipe on a base."""
-
-    def make(base: Path | str, *settings: str) -> Recipe:
-        path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-        path.write_text(TINY.replace("BASE", str(base)))
-        return load_recipe(str(path), settings=list(settings))
-
-    return make
+    return lambda base, *settings: read_recipe_text(TINY.replace("BASE", str(base)), *settings)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hf_tasks.errors import UserError
 from hf_tasks.evaluate import evaluate_model, exact_matches
 from hf_tasks.llama import positional_config, positional_model
 from hf_tasks.models import PositionalForCausalLM
-from hf_tasks.recipe import Recipe, check_stable, load_recipe
+from hf_tasks.recipe import Recipe, check_stable
 from hf_tasks.run import train_recipe
 from hf_tasks.tasks import get_task
 from hf_tasks.train import Stopwatch, check_it_fits
@@ -139,13 +139,9 @@ presets: {cpu: {}}
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
-    def make(base: Path | str, *settings: str) -> Recipe:
-        path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-        path.write_text(TINY.replace("BASE", str(base)))
-        return load_recipe(str(path), settings=list(settings))
-
-    return make
+def load(read_recipe_text: Callable[..., Recipe]) -> Callable[..., Recipe]:
+    """The tiny recipe on a base."""
+    return lambda base, *settings: read_recipe_text(TINY.replace("BASE", str(base)), *settings)
 
 
 def test_the_road_ends_at_whole_models_of_ours_beside_a_plain_adapter(
