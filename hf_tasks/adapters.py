@@ -200,7 +200,7 @@ def add_adapter(model: PreTrainedModel, section: dict[str, Any], where: str) -> 
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def check_can_merge(model: PeftModel) -> None:
+def check_can_merge(model: PeftModel, where: str) -> None:
     """Refuse an adapter that cannot become part of its base as it was trained; the model is of no use afterwards.
 
     Raises:
@@ -210,20 +210,22 @@ def check_can_merge(model: PeftModel) -> None:
     drawn = {name: p.requires_grad for name, p in model.named_parameters() if ".encodings." in name}
     if drawn and not any(drawn.values()):
         raise UserError(
-            "they would stay as drawn: set modules_to_save: [encodings], or learnable: false in each of them"
+            f"{where}: they would stay as drawn: set modules_to_save: [encodings], or learnable: false in each of them"
         )
     base: Any = model.get_base_model()
     ends = (base.get_input_embeddings(), base.get_output_embeddings())
     if base.config.tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends):
         raise UserError(
-            "the base's embeddings and head are one matrix, to which merging would add an adapter twice: leave "
-            "embed_tokens and lm_head out of target_modules, or name them in modules_to_save"
+            f"{where}: the base's embeddings and head are one matrix, to which merging would add an adapter twice: "
+            "leave embed_tokens and lm_head out of target_modules, or name them in modules_to_save"
         )
     try:
         cast(Any, model).merge_and_unload()
     except (ValueError, RuntimeError, NotImplementedError) as error:
         said = " ".join(str(error).split())
-        raise UserError(f"the adapter cannot be merged into the weights ({said}): take another method") from error
+        raise UserError(
+            f"{where}: the adapter cannot be merged into the weights ({said}): take another method"
+        ) from error
 
 
 def get_tokenizer(task: Task, base: str | None) -> PreTrainedTokenizerBase:

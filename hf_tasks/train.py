@@ -53,7 +53,7 @@ from hf_tasks.evaluate import exact_matches
 from hf_tasks.files import full_disk_as_os_error, write_text
 from hf_tasks.freeze import freeze_embeddings, training_bytes
 from hf_tasks.hints import HEADS, HintCollator, add_hint_heads, drop_hint_heads, hint_loss, save_hint_heads
-from hf_tasks.llama import positional_config, positional_model
+from hf_tasks.llama import positional_model
 from hf_tasks.mimic import mimic
 from hf_tasks.models import PositionalConfig, PositionalForCausalLM, read_tokens
 from hf_tasks.models.position_encodings import Learned
@@ -570,17 +570,12 @@ def _check_base(recipe: Recipe, names: list[str], task: Task, rows: BatchEncodin
     elif window is not None and longest > window:
         raise UserError(f"{where} takes {window} tokens, and problems take up to {longest}: use shorter lengths")
     for name in names:
-        positions, theirs = recipe.added_positions(name), f"{recipe.name}.models.{name}.positions"
-        try:
-            if positions:
-                widened = positional_config(config, tokenizer, task, positions)
-                check_stable("the pairs", widened, tokenizer, task)
-                _check_tables(widened, "the pairs", rows, longest)
-            model = _build_model(recipe, name)
-            if positions and isinstance(model, PeftModel):
-                check_can_merge(model)
-        except UserError as error:
-            raise UserError(f"{theirs}: {error}" if positions else str(error)) from error
+        model, theirs = _build_model(recipe, name), f"{recipe.name}.models.{name}.positions"
+        if recipe.added_positions(name):
+            check_stable(theirs, model.config, tokenizer, task)
+            _check_tables(model.config, theirs, rows, longest)
+            if isinstance(model, PeftModel):
+                check_can_merge(model, theirs)
 
 
 def _check_places(config: PositionalConfig, where: str, task: Task) -> None:
@@ -746,11 +741,14 @@ def _build_model(recipe: Recipe, name: str) -> Any:
     """A new model, or the base with what is trained of it; random weights are drawn from torch's generator."""
     if recipe.base is None:
         return PositionalForCausalLM(build_config(recipe, name))
-    base, positions = load_base(recipe.base), recipe.added_positions(name)
-    if positions:
+    base, where = load_base(recipe.base), f"{recipe.name}.models.{name}"
+    if positions := recipe.added_positions(name):
         task = recipe.get_task(name)
-        base = positional_model(base, get_tokenizer(task, recipe.base), task, positions)
-    return add_adapter(base, recipe.model_fields(name), f"{recipe.name}.models.{name}")
+        try:
+            base = positional_model(base, get_tokenizer(task, recipe.base), task, positions)
+        except UserError as error:
+            raise UserError(f"{where}.positions: {error}") from error
+    return add_adapter(base, recipe.model_fields(name), where)
 
 
 def _mimic(recipe: Recipe, name: str, seed: int, model: Any, data: Any, collator: Any) -> None:
